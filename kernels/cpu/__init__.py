@@ -1,0 +1,1 @@
+"""Numba and BLAS kernels for the CPU."""

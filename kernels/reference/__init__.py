@@ -1,0 +1,1 @@
+"""Plain NumPy: the definition of every kernel, and the oracle of the tests."""
