@@ -1,0 +1,526 @@
+"""The tape: how operations are recorded, and how gradients flow back through them.
+
+A primitive is a small class derived from `Op`: `forward` computes on arrays, `backward` (the
+vector-Jacobian product) stands right below it. **Backward is written once and runs twice**: fed
+arrays it computes first-order gradients and records nothing; fed Tensors (`create_graph=True`) it
+records itself, and gradients of any order follow.
+
+    class Mul(Op):
+        def forward(self, a, b):
+            self.save(a, b)          # each factor is the other one's derivative
+            return a * b
+
+        def backward(self, grad):
+            a, b = self.saved
+            return grad * b, grad * a
+
+A call `Mul()(x, y)` with Tensors makes that instance a node of the tape; with plain arrays it only
+computes. Nodes point from outputs to inputs, never back, so an unused graph is freed at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import device
+from .tensor import Tensor
+
+__all__ = ["Op", "backward", "enable_grad", "grad", "is_grad_enabled", "no_grad", "op_hook"]
+
+_clock = itertools.count(1)  # every node is younger than the nodes it reads
+
+
+class _State(threading.local):
+    recording = True  # False inside no_grad
+    creating_graph = False  # True while a backward pass records itself
+    targets: set[Node] | None = None  # the nodes that lead to what `grad` was asked for
+    hooks: tuple = ()
+
+
+_state = _State()
+
+
+class Node:
+    """A place on the tape where one gradient, of this shape and dtype, arrives."""
+
+    __slots__ = ("__weakref__", "dtype", "order", "parents", "shape")
+    parents: tuple[Node | None, ...]
+
+
+class Leaf(Node):
+    """Where the gradient of a Tensor that the user made accumulates, in its `.grad`."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = weakref.ref(tensor)  # the Tensor owns the node, not the other way round
+        self.order, self.parents = 0, ()
+        self.shape, self.dtype = tensor.data.shape, tensor.data.dtype
+
+
+class Output(Node):
+    """One of several outputs of an Op."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, op: Op, index: int, array):
+        self.order, self.parents, self.index = next(_clock), (op,), index
+        self.shape, self.dtype = array.shape, array.dtype
+
+
+class Op(Node):
+    """A differentiable primitive, and, once called with Tensors, a node of the tape."""
+
+    broadcasts = False
+    """Inputs were broadcast against each other: the engine sums gradients back to their shapes."""
+    is_view = False
+    """The output may share memory with the first input, so both share one version counter."""
+    composite: Callable | None = None
+    """For an op whose `backward` is a fused kernel: the same function from differentiable ops,
+    taken in its place when gradients of gradients are asked for."""
+
+    _saved: tuple | None = ()
+    _inputs: tuple = ()
+    n_outputs = 1
+    where: tuple[str, int] | None = None
+
+    def forward(self, *arrays):
+        raise NotImplementedError
+
+    def backward(self, *grads):
+        raise NotImplementedError(f"{self.name} has no gradient")
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def save(self, *arrays) -> None:
+        """Keep what `backward` needs. Inputs and the output are recognised by identity, so that
+        gradients of gradients flow through them and in-place writes to them are caught."""
+        self._saved = arrays
+
+    @property
+    def saved(self) -> tuple:
+        """What `save` kept: arrays, or Tensors while a graph of the gradient is being made."""
+        if self._saved is None:
+            raise RuntimeError(
+                f"{self.name}: its saved arrays were freed by an earlier backward; "
+                "pass retain_graph=True to that one to go through the graph again"
+            )
+        values = []
+        for array, node, version, count in self._saved:
+            if version is not None and version[0] != count:
+                raise RuntimeError(
+                    f"{self.name} at {_place(self.where)} needs an array for its gradient that "
+                    f"was overwritten in place at {_place(version[1])}; write to a copy (x.clone())"
+                )
+            if _state.creating_graph and node is not None:
+                array = Tensor._make(array, self if node is _OUTPUT else node, version)
+            values.append(array)
+        return tuple(values)
+
+    def needs_grad(self, index: int) -> bool:
+        """Whether anybody asked for the gradient of this input; skip the work if not."""
+        parent = self.parents[index]
+        return parent is not None and (_state.targets is None or parent in _state.targets)
+
+    def __call__(self, *inputs):
+        arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
+        if not any(isinstance(x, Tensor) for x in inputs):
+            return self.forward(*arrays)
+        if device.several_in_use:
+            device.check_same_device(self.name, arrays)
+        hooks = _state.hooks
+        for hook in hooks:
+            hook.before(self, "forward")
+        outputs = self.forward(*arrays)
+        result = self._record(inputs, arrays, outputs)
+        for hook in hooks:
+            hook.after(self, "forward", outputs if self.n_outputs > 1 else (outputs,))
+        return result
+
+    def _record(self, inputs, arrays, outputs):
+        """Wrap the outputs; enter the tape if an input needs a gradient."""
+        several = type(outputs) is tuple
+        if _state.recording:
+            self.parents = tuple(
+                [x.node_for_grad() if isinstance(x, Tensor) else None for x in inputs]
+            )
+            recorded = self.parents.count(None) != len(inputs)
+        else:
+            recorded = False
+        if not recorded:
+            self._saved = ()
+            if several:
+                return tuple(Tensor._make(np.asanyarray(out)) for out in outputs)
+            version = inputs[0].version if self.is_view else None
+            return Tensor._make(outputs, None, version)
+
+        self.order = next(_clock)
+        self.where = _caller()
+        if self.composite is not None:
+            self._inputs = inputs
+        if several:
+            self.n_outputs = len(outputs)
+            result = tuple(Tensor._make(a, Output(self, i, a)) for i, a in enumerate(outputs))
+        else:
+            version = inputs[0].version if self.is_view else None
+            result = Tensor._make(outputs, self, version)
+            self.shape, self.dtype = result.data.shape, result.data.dtype
+        self._saved = tuple(
+            [self._saved_entry(s, inputs, arrays, outputs, result) for s in self._saved]
+        )
+        return result
+
+    @staticmethod
+    def _saved_entry(saved, inputs, arrays, outputs, result):
+        """(array, node, version counter, count): where a saved array belongs on the tape."""
+        if saved is outputs:
+            return saved, _OUTPUT, result.version, result.version[0]
+        for x, array in zip(inputs, arrays, strict=True):
+            if saved is array and isinstance(x, Tensor):
+                return saved, x.node_for_grad(), x.version, x.version[0]
+        return saved, None, None, 0
+
+    def vjp(self, grads: Sequence) -> tuple:
+        """The gradients of all inputs, given those of the outputs."""
+        for hook in _state.hooks:
+            hook.before(self, "backward")
+        if _state.creating_graph and self.composite is not None:
+            result = self._composite_vjp(grads)
+        else:
+            result = self.backward(*grads)
+        if type(result) is not tuple:
+            result = (result,)
+        if len(result) != len(self.parents):
+            raise RuntimeError(
+                f"{self.name}.backward returned {len(result)} gradients for "
+                f"{len(self.parents)} inputs"
+            )
+        for hook in _state.hooks:
+            hook.after(self, "backward", result)
+        return result
+
+    def _composite_vjp(self, grads):
+        # Aliases make the inputs independent of each other: if one was computed from another, the
+        # path between them is already on the tape and must not be counted here as well.
+        wanted = [i for i in range(len(self._inputs)) if self.needs_grad(i)]
+        with enable_grad():
+            aliases = [Alias()(x) if i in wanted else x for i, x in enumerate(self._inputs)]
+            outputs = self.composite(*aliases)
+            if type(outputs) is not tuple:
+                outputs = (outputs,)
+            pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
+            found = grad(
+                [o for o, _ in pairs],
+                [aliases[i] for i in wanted],
+                [g for _, g in pairs],
+                create_graph=True,
+                allow_unused=True,
+            )
+        result: list = [None] * len(aliases)
+        for i, g in zip(wanted, found, strict=True):
+            result[i] = g
+        return tuple(result)
+
+
+_OUTPUT = Leaf.__new__(Leaf)  # stands for "the output of this very op": no reference to itself
+
+
+class Alias(Op):
+    """The same value under a node of its own."""
+
+    is_view = True
+
+    def forward(self, x):
+        return x
+
+    def backward(self, grad):
+        return grad
+
+
+# ------------------------------------------------------------------------------- backward passes
+
+
+def backward(
+    tensor: Tensor,
+    gradient: Any = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+) -> None:
+    """Add d`tensor`/d`leaf` to `leaf.grad` for every leaf that requires a gradient.
+
+    `gradient` (same shape) is the vector of the vector-Jacobian product; a scalar needs none.
+    """
+    if retain_graph is None:
+        retain_graph = create_graph
+    roots = _roots([tensor], [gradient], create_graph)
+    _run(roots, None, retain_graph, create_graph)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+):
+    """d(sum of `outputs`)/d`inputs`, without touching any `.grad`.
+
+    Returns one Tensor for one input, else a tuple. An input that the outputs don't depend on is an
+    error, or gives None with `allow_unused`. Only the part of the graph between the two is run.
+
+    >>> import tinygen
+    >>> x = tinygen.tensor(3.0, requires_grad=True)
+    >>> y = tinygen.grad(x**3, x, create_graph=True)
+    >>> tinygen.grad(y, x).item()
+    18.0
+    """
+    one = isinstance(inputs, Tensor)
+    inputs = [inputs] if one else list(inputs)
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    if grad_outputs is None:
+        grad_outputs = [None] * len(outputs)
+    elif not isinstance(grad_outputs, (list, tuple)):
+        grad_outputs = [grad_outputs]
+    for i, x in enumerate(inputs):
+        if x.node_for_grad() is None:
+            raise ValueError(f"grad: input {i} does not require a gradient (requires_grad=True)")
+    if retain_graph is None:
+        retain_graph = create_graph
+    targets = [x.node_for_grad() for x in inputs]
+    found = _run(_roots(outputs, grad_outputs, create_graph), targets, retain_graph, create_graph)
+    result = []
+    for i, node in enumerate(targets):
+        g = found.get(node)
+        if g is None and not allow_unused:
+            raise ValueError(
+                f"grad: the outputs do not depend on input {i}; allow_unused=True gives None for it"
+            )
+        result.append(g if g is None or isinstance(g, Tensor) else Tensor._make(g))
+    return result[0] if one else tuple(result)
+
+
+def _roots(outputs, gradients, create_graph) -> dict[Node, Any]:
+    roots: dict[Node, Any] = {}
+    for out, g in zip(outputs, gradients, strict=True):
+        node = out.node_for_grad()
+        if node is None:
+            raise ValueError(
+                "backward: this tensor depends on nothing that requires a gradient "
+                "(was it made inside no_grad, or from a detached tensor?)"
+            )
+        if g is None:
+            if out.data.size != 1:
+                raise ValueError(
+                    f"backward: a tensor of shape {out.shape} needs a gradient of that shape; "
+                    "only for a single number it is 1 by default (reduce the loss first)"
+                )
+            g = device.array_module(out.data).ones_like(out.data)
+        elif tuple(np.shape(g)) != out.shape:
+            raise ValueError(f"backward: gradient of shape {np.shape(g)} for shape {out.shape}")
+        if create_graph and not isinstance(g, Tensor):
+            g = Tensor._make(g)
+        elif not create_graph and isinstance(g, Tensor):
+            g = g.data
+        roots[node] = roots[node] + g if node in roots else g
+    return roots
+
+
+def _ordered(roots: Iterable[Node]) -> list[Node]:
+    """Every node that the roots depend on, youngest first; no recursion, so any depth works."""
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        for parent in stack.pop().parents:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return sorted(seen, key=lambda node: node.order, reverse=True)
+
+
+def _leading_to(targets: Sequence[Node], nodes: Sequence[Node]) -> set[Node]:
+    """Those among `nodes` (youngest first) on a path to one of the targets."""
+    wanted = set(targets)
+    for node in reversed(nodes):
+        if any(parent in wanted for parent in node.parents):
+            wanted.add(node)
+    return wanted
+
+
+def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, Any]:
+    """Propagate the roots' gradients: into leaves' `.grad`, or, with `targets`, return theirs."""
+    nodes = _ordered(roots)
+    wanted = None if targets is None else _leading_to(targets, nodes)
+    keep = () if targets is None else set(targets)
+    grads: dict[Node, Any] = dict(roots)
+    several: dict[Op, list] = {}  # gradients of ops with more than one output
+    summed: set[Node] = set()  # nodes whose gradient is a sum of our own, free to be added to
+    found: dict[Node, Any] = {}
+
+    before = _state.recording, _state.creating_graph, _state.targets
+    _state.recording, _state.creating_graph, _state.targets = create_graph, create_graph, wanted
+    try:
+        for node in nodes:
+            if isinstance(node, Op) and node.n_outputs > 1:
+                grad = several.pop(node, None)
+            else:
+                grad = grads.pop(node, None)
+            if grad is None or (wanted is not None and node not in wanted):
+                continue
+            if node in keep:
+                found[node] = grad
+            if isinstance(node, Leaf):
+                if targets is None:
+                    _accumulate(node, grad)
+                continue
+            if isinstance(node, Output):
+                op = node.parents[0]
+                several.setdefault(op, [None] * op.n_outputs)[node.index] = grad
+                continue
+            results = node.vjp(grad if node.n_outputs > 1 else (grad,))
+            for parent, g in zip(node.parents, results, strict=True):
+                if parent is None or g is None or (wanted is not None and parent not in wanted):
+                    continue
+                g = _fit(g, parent, node)
+                if parent not in grads:
+                    if isinstance(parent, Leaf) and _is_shared(g, grad, results):
+                        g = g.copy()
+                    grads[parent] = g
+                elif parent in summed:
+                    grads[parent] += g
+                else:
+                    grads[parent] = grads[parent] + g
+                    if not create_graph and grads[parent].ndim:
+                        summed.add(parent)
+            if not retain_graph:
+                node._saved, node._inputs = None, ()
+    finally:
+        _state.recording, _state.creating_graph, _state.targets = before
+    return found
+
+
+def _fit(g, parent: Node, op: Op):
+    """The gradient in its input's shape and dtype."""
+    if g.shape != parent.shape:
+        if not op.broadcasts:
+            raise RuntimeError(
+                f"{op.name}.backward returned shape {g.shape} for an input of {parent.shape}"
+            )
+        g = F.sum_to(g, parent.shape)
+    if g.dtype != parent.dtype:
+        g = g.astype(parent.dtype)
+    return g
+
+
+def _is_shared(g, grad, results) -> bool:
+    """Whether a gradient may be seen under another name, so that a leaf must take a copy."""
+    if isinstance(g, Tensor):
+        return False
+    return g is grad or g.base is not None or sum(r is g for r in results) > 1
+
+
+def _accumulate(leaf: Leaf, g) -> None:
+    tensor = leaf.tensor()
+    if tensor is None:
+        return
+    if tensor.grad is None:
+        tensor.grad = g if isinstance(g, Tensor) else Tensor._make(g)
+    elif isinstance(g, Tensor):
+        tensor.grad = tensor.grad + g
+    else:
+        tensor.grad.data += g
+
+
+# ------------------------------------------------------------------------------- modes and hooks
+
+
+class _Recording:
+    """A context manager, and a decorator, that switches recording on or off."""
+
+    value: bool
+
+    def __enter__(self):
+        self._before = _state.recording
+        _state.recording = self.value
+        return self
+
+    def __exit__(self, *_):
+        _state.recording = self._before
+
+    def __call__(self, function: Callable) -> Callable:
+        from functools import wraps
+
+        @wraps(function)
+        def wrapped(*args, **kwargs):
+            with type(self)():
+                return function(*args, **kwargs)
+
+        return wrapped
+
+
+class no_grad(_Recording):  # noqa: N801 - PyTorch's name
+    """Inside, nothing is recorded: `with tinygen.no_grad(): ...`, or `@tinygen.no_grad()`."""
+
+    value = False
+
+
+class enable_grad(_Recording):  # noqa: N801
+    """Inside, operations are recorded again, whatever stands around."""
+
+    value = True
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are being recorded in this thread."""
+    return _state.recording
+
+
+class op_hook:  # noqa: N801
+    """Base of everything that watches operations; entering it installs it for this thread.
+
+    `before(op, phase)` and `after(op, phase, arrays)` are called around each `forward` and each
+    `backward` on the tape; `phase` says which, `arrays` is what came out (None where nothing did).
+    """
+
+    def before(self, op: Op, phase: str) -> None: ...
+
+    def after(self, op: Op, phase: str, arrays: Sequence) -> None: ...
+
+    def __enter__(self):
+        _state.hooks = (*_state.hooks, self)
+        return self
+
+    def __exit__(self, *_):
+        _state.hooks = tuple(hook for hook in _state.hooks if hook is not self)
+
+
+_PACKAGE = __name__.split(".")[0]
+
+
+def _caller() -> tuple[str, int]:
+    """File and line of the innermost frame outside this package."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith(_PACKAGE) or module[len(_PACKAGE) :][:1] not in ("", "."):
+            break
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _place(where: tuple[str, int] | None) -> str:
+    return "an unknown line" if where is None else f"{where[0]}:{where[1]}"
+
+
+from . import functional as F  # noqa: E402 - the ops derive from Op above; `_fit` uses `sum_to`

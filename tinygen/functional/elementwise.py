@@ -1,0 +1,440 @@
+"""Arithmetic, powers, exponentials and selections, with broadcasting.
+
+Every function takes Tensors, arrays or numbers; with arrays only it computes and returns an array.
+"""
+
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+
+from ..autograd import Op
+from ..device import array_module
+from ..tensor import Tensor
+
+__all__ = [
+    "abs", "add", "astype", "clip", "clone", "cos", "div", "exp", "expm1", "log", "log1p",
+    "maximum", "minimum", "mul", "neg", "pow", "sign", "sin", "sqrt", "square", "sub",
+    "to_device", "where",
+]  # fmt: skip
+
+
+def _call(op: Op, *operands):
+    """Apply an op that broadcasts, with the shapes explained if they don't."""
+    # A NumPy scalar counts as a Python number: np.float64(2) must not turn float32 into float64.
+    operands = [x.item() if isinstance(x, np.generic) else x for x in operands]
+    try:
+        return op(*operands)
+    except ValueError:
+        shapes = [x.shape for x in operands if hasattr(x, "shape")]
+        try:
+            np.broadcast_shapes(*shapes)
+        except ValueError:
+            raise ValueError(
+                f"{op.name.lower()}: shapes {' and '.join(map(str, shapes))} do not broadcast: "
+                "aligned at the last axis, two sizes must be equal or one of them 1"
+            ) from None
+        raise
+
+
+class Add(Op):
+    broadcasts = True
+
+    def forward(self, a, b):
+        return a + b
+
+    def backward(self, grad):
+        return grad, grad
+
+
+class Sub(Op):
+    broadcasts = True
+
+    def forward(self, a, b):
+        return a - b
+
+    def backward(self, grad):
+        return grad, -grad if self.needs_grad(1) else None
+
+
+class Mul(Op):
+    broadcasts = True
+
+    def forward(self, a, b):
+        self.save(a, b)  # each factor is the other one's derivative
+        return a * b
+
+    def backward(self, grad):
+        a, b = self.saved
+        return (
+            grad * b if self.needs_grad(0) else None,
+            grad * a if self.needs_grad(1) else None,
+        )
+
+
+class Div(Op):
+    broadcasts = True
+
+    def forward(self, a, b):
+        self.save(a, b)
+        return a / b
+
+    def backward(self, grad):
+        a, b = self.saved
+        grad_a = grad / b
+        return grad_a, -grad_a * a / b if self.needs_grad(1) else None
+
+
+class Pow(Op):
+    broadcasts = True
+
+    def forward(self, a, b):
+        out = a**b
+        self.save(a, b, out)
+        return out
+
+    def backward(self, grad):
+        a, b, out = self.saved
+        grad_a = grad * b * pow(a, b - 1) if self.needs_grad(0) else None
+        grad_b = None
+        if self.needs_grad(1):
+            # 0**b does not move with b: its derivative is 0, not 0 * log(0).
+            safe = where(equal_zero(a), 1.0, a)
+            grad_b = grad * out * log(safe)
+        return grad_a, grad_b
+
+
+class PowN(Op):
+    """x**n with a constant exponent."""
+
+    def __init__(self, n: float):
+        self.n = n
+
+    def forward(self, x):
+        self.save(x)
+        return x**self.n
+
+    def backward(self, grad):
+        (x,) = self.saved
+        n = self.n
+        if n == 0:
+            return grad * 0.0
+        return grad * n if n == 1 else grad * (n * pow(x, n - 1))
+
+
+class Neg(Op):
+    def forward(self, x):
+        return -x
+
+    def backward(self, grad):
+        return -grad
+
+
+class Exp(Op):
+    def forward(self, x):
+        out = array_module(x).exp(x)
+        self.save(out)
+        return out
+
+    def backward(self, grad):
+        (out,) = self.saved
+        return grad * out
+
+
+class Expm1(Op):
+    def forward(self, x):
+        out = array_module(x).expm1(x)
+        self.save(out)
+        return out
+
+    def backward(self, grad):
+        (out,) = self.saved
+        return grad * (out + 1)
+
+
+class Log(Op):
+    def forward(self, x):
+        self.save(x)
+        return array_module(x).log(x)
+
+    def backward(self, grad):
+        (x,) = self.saved
+        return grad / x
+
+
+class Log1p(Op):
+    def forward(self, x):
+        self.save(x)
+        return array_module(x).log1p(x)
+
+    def backward(self, grad):
+        (x,) = self.saved
+        return grad / (1 + x)
+
+
+class Sqrt(Op):
+    def forward(self, x):
+        out = array_module(x).sqrt(x)
+        self.save(out)
+        return out
+
+    def backward(self, grad):
+        (out,) = self.saved
+        return grad * 0.5 / out
+
+
+class Sin(Op):
+    def forward(self, x):
+        self.save(x)
+        return array_module(x).sin(x)
+
+    def backward(self, grad):
+        (x,) = self.saved
+        return grad * cos(x)
+
+
+class Cos(Op):
+    def forward(self, x):
+        self.save(x)
+        return array_module(x).cos(x)
+
+    def backward(self, grad):
+        (x,) = self.saved
+        return -grad * sin(x)
+
+
+class Abs(Op):
+    def forward(self, x):
+        self.sign = array_module(x).sign(x)
+        return array_module(x).abs(x)
+
+    def backward(self, grad):
+        return grad * self.sign
+
+
+class Clip(Op):
+    def __init__(self, low, high):
+        self.low, self.high = low, high
+
+    def forward(self, x):
+        xp = array_module(x)
+        self.inside = xp.ones(x.shape, bool)
+        if self.low is not None:
+            self.inside &= x >= self.low
+        if self.high is not None:
+            self.inside &= x <= self.high
+        return xp.clip(x, self.low, self.high)
+
+    def backward(self, grad):
+        return where(self.inside, grad, 0.0)
+
+
+class Where(Op):
+    broadcasts = True
+
+    def __init__(self, condition):
+        self.condition = condition
+
+    def forward(self, a, b):
+        return array_module(self.condition).where(self.condition, a, b)
+
+    def backward(self, grad):
+        return (
+            where(self.condition, grad, 0.0) if self.needs_grad(0) else None,
+            where(self.condition, 0.0, grad) if self.needs_grad(1) else None,
+        )
+
+
+class _Extremum(Op):
+    """`minimum` and `maximum`: the chosen operand takes the gradient; equal ones take half each."""
+
+    broadcasts = True
+
+    def _choose(self, a_wins, b_wins, a, b):
+        half = 0.5 * (a == b)
+        self.share = a_wins + half, b_wins + half
+
+    def backward(self, grad):
+        share_a, share_b = self.share
+        return grad * share_a, grad * share_b
+
+
+class Maximum(_Extremum):
+    def forward(self, a, b):
+        self._choose(a > b, b > a, a, b)
+        return _module(a, b).maximum(a, b)
+
+
+class Minimum(_Extremum):
+    def forward(self, a, b):
+        self._choose(a < b, b < a, a, b)
+        return _module(a, b).minimum(a, b)
+
+
+class Astype(Op):
+    def __init__(self, dtype):
+        self.dtype_out = np.dtype(dtype)
+
+    def forward(self, x):
+        return x.astype(self.dtype_out)
+
+    def backward(self, grad):
+        return grad  # the engine casts every gradient to its input's dtype
+
+
+class Clone(Op):
+    def forward(self, x):
+        return x.copy(order="K") if isinstance(x, np.ndarray) else x.copy()
+
+    def backward(self, grad):
+        return grad
+
+
+class ToDevice(Op):
+    def __init__(self, device: str):
+        self.device = device
+
+    def forward(self, x):
+        from ..device import device_of, move
+
+        self.source = device_of(x)
+        return move(x, self.device)
+
+    def backward(self, grad):
+        return to_device(grad, self.source)
+
+
+def _module(*operands):
+    for x in operands:
+        if hasattr(x, "shape"):
+            return array_module(x)
+    return np
+
+
+def equal_zero(x):
+    """A boolean array, true where x (Tensor, array or number) is 0."""
+    return (x.data if isinstance(x, Tensor) else x) == 0
+
+
+def add(a, b):
+    """a + b."""
+    return _call(Add(), a, b)
+
+
+def sub(a, b):
+    """a - b."""
+    return _call(Sub(), a, b)
+
+
+def mul(a, b):
+    """a * b, element by element."""
+    return _call(Mul(), a, b)
+
+
+def div(a, b):
+    """a / b, element by element; integers give floats."""
+    return _call(Div(), a, b)
+
+
+def neg(x):
+    """-x."""
+    return Neg()(x)
+
+
+def pow(a, b):
+    """a**b. For a negative base the exponent must be an integer (else NaN, as in NumPy)."""
+    if isinstance(b, (int, float, np.generic)):
+        return PowN(b if isinstance(b, (int, float)) else b.item())(a)
+    return _call(Pow(), a, b)
+
+
+def square(x):
+    """x**2."""
+    return x * x
+
+
+def exp(x):
+    """e**x."""
+    return Exp()(x)
+
+
+def expm1(x):
+    """e**x - 1, accurate near 0."""
+    return Expm1()(x)
+
+
+def log(x):
+    """Natural logarithm; log(0) = -inf, of a negative number NaN."""
+    return Log()(x)
+
+
+def log1p(x):
+    """log(1 + x), accurate near 0."""
+    return Log1p()(x)
+
+
+def sqrt(x):
+    """Square root; its gradient at 0 is infinite."""
+    return Sqrt()(x)
+
+
+def sin(x):
+    """Sine, x in radians."""
+    return Sin()(x)
+
+
+def cos(x):
+    """Cosine, x in radians."""
+    return Cos()(x)
+
+
+def abs(x):
+    """|x|; the gradient at 0 is 0."""
+    return Abs()(x)
+
+
+def sign(x):
+    """-1, 0 or 1. Piecewise constant: the result needs no gradient."""
+    if isinstance(x, Tensor):
+        return Tensor._make(array_module(x.data).sign(x.data))
+    return array_module(x).sign(x)
+
+
+def clip(x, low=None, high=None):
+    """x limited to [low, high] (numbers); inside, ends included, the gradient passes."""
+    if low is None and high is None:
+        raise ValueError("clip: give low, high or both")
+    return Clip(low, high)(x)
+
+
+def where(condition, a, b):
+    """a where the condition holds, else b; all three broadcast."""
+    condition = condition.data if isinstance(condition, Tensor) else condition
+    condition = condition if hasattr(condition, "shape") else np.asarray(condition)
+    return _call(Where(condition), a, b)
+
+
+def maximum(a, b):
+    """The larger of two, element by element; NaN if either is. Equal ones share the gradient."""
+    return _call(Maximum(), a, b)
+
+
+def minimum(a, b):
+    """The smaller of two, element by element; NaN if either is. Equal ones share the gradient."""
+    return _call(Minimum(), a, b)
+
+
+def astype(x, dtype):
+    """x with another dtype. Gradients come back in x's own."""
+    return Astype(dtype)(x)
+
+
+def clone(x):
+    """A copy in memory of its own."""
+    return Clone()(x)
+
+
+def to_device(x, device: str):
+    """x on `"cpu"`, `"cuda"` or `"cuda:<index>"`."""
+    return ToDevice(device)(x)

@@ -1,0 +1,143 @@
+"""Matrix products, the affine map, and the table look-up."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..autograd import Op
+from ..device import array_module
+from ..tensor import Tensor
+from .reduce import sum
+from .shape import reshape, transpose
+
+__all__ = ["embedding", "linear", "matmul"]
+
+
+class Matmul(Op):
+    broadcasts = True  # over the axes before the last two
+
+    def forward(self, a, b):
+        self.save(a, b)
+        return a @ b
+
+    def backward(self, grad):
+        a, b = self.saved
+        return (
+            grad @ transpose(b, -1, -2) if self.needs_grad(0) else None,
+            transpose(a, -1, -2) @ grad if self.needs_grad(1) else None,
+        )
+
+
+class Linear(Op):
+    """y = x Wᵀ + b on rows: x (M, in), W (out, in), b (out,) or None."""
+
+    def forward(self, x, weight, bias):
+        self.save(x, weight)
+        y = x @ weight.T
+        if bias is not None:
+            y += bias
+        return y
+
+    def backward(self, grad):
+        x, weight = self.saved
+        return (
+            grad @ weight if self.needs_grad(0) else None,
+            transpose(grad, 0, 1) @ x if self.needs_grad(1) else None,
+            sum(grad, 0) if self.needs_grad(2) else None,
+        )
+
+
+class Embedding(Op):
+    """Rows of a table: weight (K, D) -> (M, D)."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def forward(self, weight):
+        self.rows = weight.shape[0]
+        return weight[self.index]
+
+    def backward(self, grad):
+        return EmbeddingGrad(self.index, self.rows)(grad)
+
+
+class EmbeddingGrad(Op):
+    """Row k of the result is the sum of the gradient's rows with index k."""
+
+    def __init__(self, index, rows: int):
+        self.index, self.rows = index, rows
+
+    def forward(self, grad):
+        xp = array_module(grad)
+        out = xp.zeros((self.rows, grad.shape[1]), grad.dtype)
+        if self.index.size:
+            # Equal indices side by side, summed run by run: far faster than add.at.
+            order = xp.argsort(self.index, kind="stable")
+            keys = self.index[order]
+            starts = xp.flatnonzero(xp.concatenate([xp.ones(1, bool), keys[1:] != keys[:-1]]))
+            out[keys[starts]] = xp.add.reduceat(grad[order], starts, axis=0)
+        return out
+
+    def backward(self, grad):
+        return Embedding(self.index)(grad)
+
+
+def matmul(a, b):
+    """Matrix product over the last two axes, the others broadcasting; vectors as in NumPy.
+
+    (..., n, k) @ (..., k, m) -> (..., n, m).
+    """
+    inner = a.shape[-1] if a.ndim else None, b.shape[-2 if b.ndim > 1 else 0] if b.ndim else None
+    if None in inner or inner[0] != inner[1]:
+        raise ValueError(
+            f"matmul: shapes {a.shape} and {b.shape} do not align: "
+            f"the first's last axis must equal the second's {'last but one' if b.ndim > 1 else ''} axis"
+        )
+    if a.ndim == 1:
+        out = matmul(reshape(a, 1, -1), b)
+        return reshape(out, (*out.shape[:-2], out.shape[-1]) if b.ndim > 1 else out.shape[1:])
+    if b.ndim == 1:
+        out = matmul(a, reshape(b, -1, 1))
+        return reshape(out, out.shape[:-1])
+    if a.ndim > 2 and b.ndim == 2:
+        # One large product instead of many small ones, and b's gradient needs no sum afterwards.
+        out = Matmul()(reshape(a, math.prod(a.shape[:-1]), a.shape[-1]), b)
+        return reshape(out, *a.shape[:-1], b.shape[-1])
+    return Matmul()(a, b)
+
+
+def linear(input, weight, bias=None):
+    """y = x Wᵀ + b.
+
+    input (..., in_features), weight (out_features, in_features), bias (out_features,);
+    returns (..., out_features).
+    """
+    if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear: input {input.shape} and weight {weight.shape} do not align: "
+            "weight is (out_features, in_features), input's last axis must be in_features"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: bias {bias.shape} for {weight.shape[0]} out_features")
+    lead = input.shape[:-1]
+    rows = input if input.ndim == 2 else reshape(input, math.prod(lead), input.shape[-1])
+    out = Linear()(rows, weight, bias)
+    return out if input.ndim == 2 else reshape(out, *lead, weight.shape[0])
+
+
+def embedding(input, weight):
+    """Rows of `weight` (num_embeddings, D) picked by integers `input` of any shape: (..., D).
+
+    IndexError for an index outside [0, num_embeddings).
+    """
+    index = input.data if isinstance(input, Tensor) else np.asarray(input)
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"embedding: expected integer indices, got {index.dtype}")
+    if index.size and not 0 <= int(index.min()) <= int(index.max()) < weight.shape[0]:
+        raise IndexError(
+            f"embedding: indices {index.min()}..{index.max()} for a table of {weight.shape[0]} rows"
+        )
+    out = Embedding(index.reshape(-1))(weight)
+    return reshape(out, *index.shape, weight.shape[1])

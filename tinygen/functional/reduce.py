@@ -1,0 +1,153 @@
+"""Reductions along axes (`axis`: None for all, a number or several), and cumulative sums."""
+
+from __future__ import annotations
+
+import builtins
+import math
+
+import numpy as np
+
+from ..autograd import Op
+from ..device import array_module
+from ..tensor import Tensor
+from . import shape as S
+from .elementwise import sqrt
+
+__all__ = ["argmax", "argmin", "cumsum", "max", "mean", "min", "std", "sum", "var"]
+
+Axis = int | tuple[int, ...] | None
+
+
+def normalize_axis(axis: Axis, ndim: int, op: str) -> tuple[int, ...]:
+    """All the axes meant, as distinct numbers from 0 up. ValueError names the op."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ValueError(f"{op}: axis {a} is out of range for {ndim} axes")
+    result = tuple(a % ndim for a in axes)
+    if len(set(result)) != len(result):
+        raise ValueError(f"{op}: axis {axis} names one axis twice")
+    return result
+
+
+def _with_kept_axes(x, shape: tuple[int, ...], axes: tuple[int, ...]):
+    """A reduced array with size-1 axes put back, so that it broadcasts against the input."""
+    kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    return x if x.shape == kept else S.reshape(x, kept)
+
+
+class Sum(Op):
+    def __init__(self, axis: Axis, keepdims: bool):
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x):
+        self.axes = normalize_axis(self.axis, x.ndim, "sum")
+        self.shape_in = x.shape
+        return x.sum(self.axes, keepdims=self.keepdims)
+
+    def backward(self, grad):
+        return S.expand(_with_kept_axes(grad, self.shape_in, self.axes), self.shape_in)
+
+
+class _Extreme(Op):
+    """`max` and `min` along axes: equal extremes share the gradient evenly."""
+
+    def __init__(self, axis: Axis, keepdims: bool):
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x):
+        name = self.name.lower()
+        self.axes = normalize_axis(self.axis, x.ndim, name)
+        if 0 in [x.shape[a] for a in self.axes]:
+            raise ValueError(f"{name}: nothing to reduce in shape {x.shape} along {self.axes}")
+        out = getattr(x, name)(self.axes, keepdims=True)
+        is_extreme = x == out
+        self.share = is_extreme / is_extreme.sum(self.axes, keepdims=True)
+        return out if self.keepdims else out.reshape(S.without_axes(x.shape, self.axes))
+
+    def backward(self, grad):
+        return _with_kept_axes(grad, self.share.shape, self.axes) * self.share
+
+
+class Max(_Extreme):
+    pass
+
+
+class Min(_Extreme):
+    pass
+
+
+class Cumsum(Op):
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def forward(self, x):
+        normalize_axis(self.axis, x.ndim, "cumsum")
+        return x.cumsum(self.axis, dtype=x.dtype)
+
+    def backward(self, grad):
+        return S.flip(cumsum(S.flip(grad, self.axis), self.axis), self.axis)
+
+
+def sum(x, axis: Axis = None, keepdims: bool = False):
+    """Sum along the axes; of nothing, 0."""
+    return Sum(axis, keepdims)(x)
+
+
+def mean(x, axis: Axis = None, keepdims: bool = False):
+    """Arithmetic mean along the axes; of nothing, NaN."""
+    axes = normalize_axis(axis, x.ndim, "mean")
+    count = math.prod(x.shape[a] for a in axes)
+    return sum(x, axes, keepdims) * (1.0 / count if count else math.nan)
+
+
+def var(x, axis: Axis = None, keepdims: bool = False, *, correction: int = 0):
+    """Σ(x - mean)² / (n - correction): 0 is the population's variance (NumPy's default, unlike
+    PyTorch's 1), 1 the unbiased estimate."""
+    axes = normalize_axis(axis, x.ndim, "var")
+    count = math.prod(x.shape[a] for a in axes) - correction
+    deviation = x - mean(x, axes, keepdims=True)
+    scale = 1.0 / count if count > 0 else math.nan
+    return sum(deviation * deviation, axes, keepdims) * scale
+
+
+def std(x, axis: Axis = None, keepdims: bool = False, *, correction: int = 0):
+    """Square root of `var`."""
+    return sqrt(var(x, axis, keepdims, correction=correction))
+
+
+def max(x, axis: Axis = None, keepdims: bool = False):
+    """Largest value along the axes (no indices: see `argmax`); ties share the gradient evenly."""
+    return Max(axis, keepdims)(x)
+
+
+def min(x, axis: Axis = None, keepdims: bool = False):
+    """Smallest value along the axes (no indices: see `argmin`); ties share the gradient evenly."""
+    return Min(axis, keepdims)(x)
+
+
+def _arg(name: str, x, axis: int | None, keepdims: bool):
+    data = x.data if isinstance(x, Tensor) else x
+    if axis is not None:
+        (axis,) = normalize_axis(axis, data.ndim, name)
+    if (data.size if axis is None else data.shape[axis]) == 0:
+        raise ValueError(f"{name}: nothing to reduce in shape {data.shape} along axis {axis}")
+    index = getattr(array_module(data), name)(data, axis=axis, keepdims=keepdims)
+    return Tensor._make(index) if isinstance(x, Tensor) else index
+
+
+def argmax(x, axis: int | None = None, keepdims: bool = False):
+    """Index (int64) of the first largest value along an axis, or in the flattened array."""
+    return _arg("argmax", x, axis, keepdims)
+
+
+def argmin(x, axis: int | None = None, keepdims: bool = False):
+    """Index (int64) of the first smallest value along an axis, or in the flattened array."""
+    return _arg("argmin", x, axis, keepdims)
+
+
+def cumsum(x, axis: int):
+    """Running sum along an axis: y_i = Σ_{j<=i} x_j."""
+    return Cumsum(axis)(x)
