@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import special
 from numba import njit
+from scipy import special
 from tinygen_kernels.cpu import math
 
 FUNCTIONS = {
