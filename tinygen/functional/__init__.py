@@ -1,5 +1,6 @@
 """Functions of Tensors, one file per family of primitives; PyTorch's names and meaning."""
 
+from .conv import *
 from .elementwise import *
 from .linear import *
 from .reduce import *

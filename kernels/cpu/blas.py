@@ -1,0 +1,101 @@
+"""Matrix products inside Numba kernels: SciPy's BLAS, called by address, one thread each.
+
+`np.dot` in Numba can't accumulate into its output or work on sub-matrices, and a convolution needs
+both. The address comes in as an argument, so compiled kernels can be cached on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import get_cython_function_address, intrinsic
+from threadpoolctl import ThreadpoolController
+
+from .jit import serial_kernel
+
+
+@cache
+def gemm_address(dtype: np.dtype) -> int:
+    """Address of `sgemm` or `dgemm` (the Fortran interface, 32-bit sizes)."""
+    name = {"float32": "sgemm", "float64": "dgemm"}[np.dtype(dtype).name]
+    return get_cython_function_address("scipy.linalg.cython_blas", name)
+
+
+@cache
+def _libraries() -> list:
+    """The BLAS copies in this process that are SciPy's, or all if SciPy has none of its own."""
+    gemm_address(np.dtype("f4"))  # loads SciPy's BLAS
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [lib for lib in found if "scipy.libs" in lib.filepath] or found
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep SciPy's BLAS to one thread per call: the kernel around it already uses all cores."""
+    before = [(lib, lib.get_num_threads()) for lib in _libraries()]
+    for lib, _ in before:
+        lib.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for lib, threads in before:
+            lib.set_num_threads(threads)
+
+
+@intrinsic
+def _call_gemm(typingctx, address, trans_a, trans_b, m, n, k, a, lda, b, ldb, beta, c, ldc):
+    """Fortran's gemm(transa, transb, m, n, k, 1, a, lda, b, ldb, beta, c, ldc); `a`, `b`, `c` are
+    addresses, `beta` has the type of the elements, a transposition is the character's code."""
+    signature = types.void(address, trans_a, trans_b, m, n, k, a, lda, b, ldb, beta, c, ldc)
+
+    def codegen(context, builder, signature, args):
+        def by_reference(value, type_):
+            slot = builder.alloca(type_)
+            builder.store(value, slot)
+            return slot
+
+        byte, int32 = ir.IntType(8), ir.IntType(32)
+        address, trans_a, trans_b, m, n, k, a, lda, b, ldb, beta, c, ldc = args
+        number = beta.type
+
+        def integer(value):
+            return by_reference(builder.trunc(value, int32), int32)
+
+        def pointer(value):
+            return builder.inttoptr(value, number.as_pointer())
+
+        def character(value):
+            return by_reference(builder.trunc(value, byte), byte)
+
+        arguments = [
+            character(trans_a), character(trans_b), integer(m), integer(n), integer(k),
+            by_reference(ir.Constant(number, 1.0), number), pointer(a), integer(lda),
+            pointer(b), integer(ldb), by_reference(beta, number), pointer(c), integer(ldc),
+        ]  # fmt: skip
+        function = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        builder.call(builder.inttoptr(address, function.as_pointer()), arguments)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+_N, _T = ord("N"), ord("T")
+
+
+@serial_kernel
+def gemm(address, m, n, k, a, lda, a_transposed, b, ldb, b_transposed, beta, c, ldc):
+    """c (m, n) = op(a) (m, k) op(b) (k, n) + beta c, for row-major matrices.
+
+    `a`, `b` and `c` are addresses, `ld*` the elements from one stored row to the next, and beta
+    has the type of the elements. A row-major product is BLAS's column-major product of the
+    transposes in the other order.
+    """
+    _call_gemm(
+        address, np.int64(_T if b_transposed else _N), np.int64(_T if a_transposed else _N),
+        n, m, k, b, ldb, a, lda, beta, c, ldc,
+    )  # fmt: skip

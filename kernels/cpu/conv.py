@@ -1,0 +1,412 @@
+"""Convolution and its two gradients, as gathered matrix products on channels-last memory.
+
+All three products work on blocks of a few hundred output pixels. A block's receptive fields are
+gathered into the rows of a matrix that stays in the cache, and BLAS multiplies it by the weights:
+
+    output            y[pixel, o]      = Σ_k gather(x)[pixel, k]    W[o, k]        k = (kh, kw, c)
+    input gradient    gx[pixel, c]     = Σ_k gather(g)[pixel, k]    W[k, c]        k = (kh, kw, o)
+    weight gradient   gW[o, k]         = Σ_pixel g[pixel, o]  gather(x)[pixel, k]
+
+The input gradient with stride s writes s·s interleaved sub-images ("phases"); each of them is an
+ordinary stride-1 convolution of `g` with the taps kh ≡ phase + padding (mod s), so no products
+with inserted zeros are computed and nothing is scattered. A transposed convolution *is* the input
+gradient. Channels-last rows make the gathering a copy of contiguous runs, and weights kept as
+(O, KH, KW, C) in memory need no repacking for the output and the weight gradient.
+
+FLOPs: 2·N·OH·OW·O·C/groups·KH·KW for each product.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from .blas import gemm, gemm_address, one_thread
+from .jit import kernel, prange, serial_kernel
+from .layout import channels_last
+
+__all__ = ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"]
+
+Pair = tuple[int, int]
+
+ROWS = 384  # output pixels per block: their gathered rows fit the cache, the product is efficient
+FEW_CHANNELS = 16  # below, the input gradient multiplies for all taps first and adds afterwards
+MIN_DEPTH = 256  # a product shallower than this spends its time on the output: join more taps
+
+
+# ------------------------------------------------------------------------------------- geometry
+
+
+def _taps(phase: int, kernel: int, stride: int, padding: int, dilation: int) -> list[Pair]:
+    """(tap, offset) with input = output_index + offset, for the input gradient's one phase."""
+    found = []
+    for tap in reversed(range(kernel)):  # offsets then ascend, as neighbours in memory do
+        distance = phase + padding - tap * dilation
+        if distance % stride == 0:
+            found.append((tap, distance // stride))
+    return found
+
+
+@lru_cache(maxsize=512)
+def _output_plan(n, out_h, out_w, kernel, padding, dilation):
+    """One phase: every output pixel reads from its stride-th input pixel on."""
+    off_h = np.arange(kernel[0]) * dilation[0] - padding[0]
+    off_w = np.arange(kernel[1]) * dilation[1] - padding[1]
+    phases = np.array([[0, 0, out_h, out_w, 0, kernel[0], 0, kernel[1], 0]])
+    return phases, off_h, off_w, _blocks(n, phases)
+
+
+@lru_cache(maxsize=512)
+def _input_grad_plan(n, height, width, kernel, stride, padding, dilation, channels_in):
+    """One phase for each remainder of the position by the stride; also the taps of each."""
+    phases, off_h, off_w, taps = [], [], [], []
+    row = 0
+    for ph in range(min(stride[0], height)):
+        taps_h = _taps(ph, kernel[0], stride[0], padding[0], dilation[0])
+        for pw in range(min(stride[1], width)):
+            taps_w = _taps(pw, kernel[1], stride[1], padding[1], dilation[1])
+            nh, nw = -(-(height - ph) // stride[0]), -(-(width - pw) // stride[1])
+            phases.append(
+                [ph, pw, nh, nw, len(off_h), len(taps_h), len(off_w), len(taps_w), row]
+            )
+            taps.append(([t for t, _ in taps_h], [t for t, _ in taps_w]))
+            row += len(taps_h) * len(taps_w) * channels_in
+            off_w += [offset for _, offset in taps_w]
+            off_h += [offset for _, offset in taps_h]
+    phases = np.array(phases)
+    as_array = lambda values: np.array(values, np.int64)  # noqa: E731 - an empty list too
+    return phases, as_array(off_h), as_array(off_w), _blocks(n, phases), taps
+
+
+def _blocks(n: int, phases: np.ndarray) -> np.ndarray:
+    """(phase, first pixel, last pixel + 1) for every block of work."""
+    blocks = []
+    for phase, (_, _, nh, nw, *_) in enumerate(phases.tolist()):
+        pixels = n * nh * nw
+        count = max(1, round(pixels / ROWS))
+        edges = [pixels * i // count for i in range(count + 1)]
+        blocks += [(phase, a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return np.array(blocks, np.int64).reshape(-1, 3)
+
+
+def _consecutive(offsets: np.ndarray, phases: np.ndarray, column: int) -> bool:
+    """Whether in every phase the taps along the width read neighbouring pixels."""
+    return all(
+        np.all(np.diff(offsets[p[column] : p[column] + p[column + 1]]) == 1) for p in phases
+    )
+
+
+# -------------------------------------------------------------------------------------- kernels
+
+
+@serial_kernel
+def _gather(
+    cols, x, height, width, x_channels, channel, channels, first, count, nh, nw,
+    stride_h, stride_w, off_h, off_w, run,
+):  # fmt: skip
+    """Copy the receptive fields of output pixels first.. into rows of cols: (tap_h, tap_w, c).
+
+    `x` and `cols` are flat: a slice inside the loop would touch a reference count that all
+    threads share. `run`: the taps of one row are neighbours in memory, one copy unless the row
+    sticks out.
+    """
+    taps_w = off_w.shape[0]
+    image, pixel = divmod(first, nh * nw)
+    i, j = divmod(pixel, nw)
+    k = 0
+    for _ in range(count):
+        left = j * stride_w + off_w[0]
+        inside = run and left >= 0 and left + taps_w <= width
+        for tap_h in range(off_h.shape[0]):
+            h = i * stride_h + off_h[tap_h]
+            line = (image * height + h) * width
+            if h < 0 or h >= height:
+                for c in range(taps_w * channels):
+                    cols[k + c] = 0
+                k += taps_w * channels
+            elif inside:
+                start = (line + left) * channels
+                for c in range(taps_w * channels):
+                    cols[k + c] = x[start + c]
+                k += taps_w * channels
+            else:
+                for tap_w in range(taps_w):
+                    w = j * stride_w + off_w[tap_w]
+                    if w < 0 or w >= width:
+                        for c in range(channels):
+                            cols[k + c] = 0
+                    else:
+                        start = (line + w) * x_channels + channel
+                        for c in range(channels):
+                            cols[k + c] = x[start + c]
+                    k += channels
+        j += 1
+        if j == nw:
+            j = 0
+            i += 1
+            if i == nh:
+                i = 0
+                image += 1
+
+
+@kernel
+def _gather_gemm(
+    address, x, weight, weight_transposed, bias, out, stride, out_step,
+    phases, off_h, off_w, blocks, run, min_depth, one,
+):  # fmt: skip
+    """out[pixel] = bias + gather(x)[pixel] @ weight, block by block; blocks are independent.
+
+    x (N, H, W, C), out (N, OH, OW, O), bias (O,) or empty; weight (groups, O/groups, K) if
+    transposed, else (groups, rows of all phases, O/groups).
+    """
+    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
+    groups = weight.shape[0]
+    out_h, out_w, o_all = out.shape[1], out.shape[2], out.shape[3]
+    c_group, o_group = channels // groups, o_all // groups
+    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    ldw, size = weight.shape[2], x.itemsize
+    # With a single phase and group the rows of a block lie side by side in the output.
+    direct = phases.shape[0] == 1 and groups == 1
+    for b in prange(blocks.shape[0]):
+        phase, first = blocks[b, 0], blocks[b, 1]
+        count = blocks[b, 2] - first
+        h0, w0, nh, nw = phases[phase, 0], phases[phase, 1], phases[phase, 2], phases[phase, 3]
+        taps_h = off_h[phases[phase, 4] : phases[phase, 4] + phases[phase, 5]]
+        taps_w = off_w[phases[phase, 6] : phases[phase, 6] + phases[phase, 7]]
+        depth = taps_w.shape[0] * c_group  # products per row of taps
+        rows = taps_h.shape[0] if depth > 0 else 0
+        step = max(1, min(rows, (min_depth + depth - 1) // max(depth, 1)))  # rows per product
+        cols = np.empty(count * step * depth, x.dtype)
+        block = flat_out[first * o_all : (first + count) * o_all]
+        if not direct:
+            block = np.empty(count * o_group, x.dtype)
+        for group in range(groups):
+            for row in range(count):
+                for o in range(o_group):
+                    block[row * o_group + o] = (
+                        bias[group * o_group + o] if bias.shape[0] > 0 else 0
+                    )
+            for tap in range(0, rows, step):
+                part = taps_h[tap : tap + step]
+                k0, k = tap * depth, part.shape[0] * depth
+                _gather(
+                    cols, flat_x, height, width, channels, group * c_group, c_group,
+                    first, count, nh, nw, stride[0], stride[1], part, taps_w, run,
+                )  # fmt: skip
+                w = group * weight.shape[1] * ldw
+                w += k0 if weight_transposed else (phases[phase, 8] + k0) * ldw
+                gemm(
+                    address, count, o_group, k, cols.ctypes.data, k, False,
+                    weight.ctypes.data + w * size, ldw, weight_transposed,
+                    one, block.ctypes.data, o_group,
+                )  # fmt: skip
+            if not direct:
+                for row in range(count):
+                    image, pixel = divmod(first + row, nh * nw)
+                    i, j = divmod(pixel, nw)
+                    h, w = h0 + i * out_step[0], w0 + j * out_step[1]
+                    start = ((image * out_h + h) * out_w + w) * o_all + group * o_group
+                    for o in range(o_group):
+                        flat_out[start + o] = block[row * o_group + o]
+
+
+@kernel
+def _weight_grad(address, x, grad, out, stride, off_h, off_w, run, step, rows, one):
+    """out[split, group] (O/groups, K) = Σ over the split's pixels of gradᵀ gather(x).
+
+    Parallel over (split, group, rows of taps): each task owns its piece of `out`.
+    """
+    splits, groups, o_group, k_all = out.shape
+    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
+    c_group = channels // groups
+    nh, nw, o_all = grad.shape[1], grad.shape[2], grad.shape[3]
+    pixels = grad.shape[0] * nh * nw
+    flat_x, size = x.reshape(-1), x.itemsize
+    depth = off_w.shape[0] * c_group
+    pieces = (off_h.shape[0] + step - 1) // step
+    for task in prange(splits * groups * pieces):
+        split, rest = divmod(np.int64(task), groups * pieces)
+        group, piece = divmod(rest, pieces)
+        part = off_h[piece * step : (piece + 1) * step]
+        k = part.shape[0] * depth
+        target = ((split * groups + group) * o_group) * k_all + piece * step * depth
+        begin, end = pixels * split // splits, pixels * (split + 1) // splits
+        cols = np.empty(rows * k, x.dtype)
+        for first in range(begin, end, rows):
+            count = min(rows, end - first)
+            _gather(
+                cols, flat_x, height, width, channels, group * c_group, c_group,
+                first, count, nh, nw, stride[0], stride[1], part, off_w, run,
+            )  # fmt: skip
+            gemm(
+                address, o_group, k, count,
+                grad.ctypes.data + (first * o_all + group * o_group) * size, o_all, True,
+                cols.ctypes.data, k, False,
+                one if first > begin else one - one, out.ctypes.data + target * size, k_all,
+            )  # fmt: skip
+
+
+@kernel
+def _products_then_sum(address, grad, weight, bias, out, stride, padding, dilation, kernel, one):
+    """The input gradient for few channels: a product for all taps at once, then sums of them.
+
+    grad (N, OH, OW, O), weight (O, KH·KW·C), out (N, H, W, C). Phase by phase such a product
+    would have only C columns and run at a fraction of BLAS's speed.
+    """
+    nh, nw, o = grad.shape[1], grad.shape[2], grad.shape[3]
+    height, width, channels = out.shape[1], out.shape[2], out.shape[3]
+    k, size = weight.shape[1], grad.itemsize
+    flat_out = out.reshape(-1)
+    for image in prange(grad.shape[0]):
+        products = np.empty(nh * nw * k, grad.dtype)
+        gemm(
+            address, nh * nw, k, o, grad.ctypes.data + image * nh * nw * o * size, o, False,
+            weight.ctypes.data, k, False, one - one, products.ctypes.data, k,
+        )  # fmt: skip
+        start = image * height * width * channels
+        for pixel in range(height * width):
+            for c in range(channels):
+                flat_out[start + pixel * channels + c] = bias[c] if bias.shape[0] > 0 else 0
+        for i in range(nh):
+            for kh in range(kernel[0]):
+                h = i * stride[0] + kh * dilation[0] - padding[0]
+                if h < 0 or h >= height:
+                    continue
+                for j in range(nw):
+                    for kw in range(kernel[1]):
+                        w = j * stride[1] + kw * dilation[1] - padding[1]
+                        if 0 <= w < width:
+                            source = ((i * nw + j) * kernel[0] + kh) * kernel[1] + kw
+                            target = start + (h * width + w) * channels
+                            for c in range(channels):
+                                flat_out[target + c] += products[source * channels + c]
+
+
+# ------------------------------------------------------------------------------------ functions
+
+
+def _nhwc(x: np.ndarray) -> np.ndarray:
+    return channels_last(x).transpose(0, 2, 3, 1)
+
+
+def _is_matrix_product(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair):
+    """Whether every pixel is read once: a 1×1 kernel, or a kernel that covers the whole input."""
+    whole = kernel == size and dilation == (1, 1)
+    return padding == (0, 0) and (whole or (kernel == (1, 1) and stride == (1, 1)))
+
+
+def conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
+    """y[n,o,i,j] = b[o] + Σ x[n,c, i·s+kh·d-p, j·s+kw·d-p] W[o,c,kh,kw].
+
+    x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,) -> y (N, O, OH, OW), channels-last.
+    """
+    n, c, *size = x.shape
+    o, c_group, *kernel_size = weight.shape
+    out_size = [
+        (i + 2 * p - d * (k - 1) - 1) // s + 1
+        for i, k, s, p, d in zip(size, kernel_size, stride, padding, dilation, strict=True)
+    ]
+    x, weight = _nhwc(x), _nhwc(weight)
+    depth = math.prod(weight.shape[1:])
+    if groups == 1 and _is_matrix_product(
+        tuple(size), tuple(kernel_size), stride, padding, dilation
+    ):
+        y = x.reshape(n * math.prod(out_size), depth) @ weight.reshape(o, depth).T
+        if bias is not None:
+            y += bias
+        return y.reshape(n, *out_size, o).transpose(0, 3, 1, 2)
+    out = np.empty((n, *out_size, o), x.dtype)
+    phases, off_h, off_w, blocks = _output_plan(
+        n, *out_size, tuple(kernel_size), padding, dilation
+    )
+    if out.size:
+        with one_thread():
+            _gather_gemm(
+                gemm_address(x.dtype), x, weight.reshape(groups, o // groups, depth), True,
+                np.empty(0, x.dtype) if bias is None else bias, out, stride, (1, 1),
+                phases, off_h, off_w, blocks, groups == 1 and dilation[1] == 1, MIN_DEPTH,
+                x.dtype.type(1),
+            )  # fmt: skip
+    return out.transpose(0, 3, 1, 2)
+
+
+def conv2d_input_grad(grad, weight, bias=None, *, input_size, stride, padding, dilation, groups):
+    """gx[n,c,h,w] = b[c] + Σ g[n,o,i,j] W[o,c,kh,kw] over i·s + kh·d - p = h, j·s + kw·d - p = w.
+
+    grad (N, O, OH, OW), weight (O, C/groups, KH, KW) -> (N, C, *input_size), channels-last. The
+    gradient of `conv2d` for its input, and with a bias (C,) the transposed convolution.
+    """
+    n, o = grad.shape[:2]
+    c = weight.shape[1] * groups
+    kernel_size = weight.shape[2:]
+    grad, weight = _nhwc(grad), _nhwc(weight)
+    input_size = tuple(input_size)
+    if groups == 1 and _is_matrix_product(input_size, kernel_size, stride, padding, dilation):
+        matrix = weight.reshape(o, math.prod(kernel_size) * c)
+        gx = (grad.reshape(-1, o) @ matrix).reshape(n, *input_size, c)
+        if bias is not None:
+            gx += bias
+        return gx.transpose(0, 3, 1, 2)
+    out = np.empty((n, *input_size, c), grad.dtype)
+    no_bias = np.empty(0, grad.dtype)
+    if groups == 1 and c < FEW_CHANNELS and grad.size and out.size:
+        with one_thread():
+            _products_then_sum(
+                gemm_address(grad.dtype), grad, weight.reshape(o, -1),
+                no_bias if bias is None else bias, out, stride, padding, dilation,
+                tuple(kernel_size), grad.dtype.type(1),
+            )  # fmt: skip
+        return out.transpose(0, 3, 1, 2)
+    phases, off_h, off_w, blocks, taps = _input_grad_plan(
+        n, *input_size, tuple(kernel_size), stride, padding, dilation, o // groups
+    )
+    # Weights of each phase as rows (kh, kw, o): copies of contiguous runs of c.
+    by_group = weight.reshape(groups, o // groups, *kernel_size, c // groups)
+    packed = [
+        by_group[:, :, th][:, :, :, tw].transpose(0, 2, 3, 1, 4).reshape(groups, -1, c // groups)
+        for th, tw in taps
+    ]
+    if out.size:
+        with one_thread():
+            _gather_gemm(
+                gemm_address(grad.dtype), grad, np.concatenate(packed, 1), False,
+                no_bias if bias is None else bias, out, (1, 1), stride,
+                phases, off_h, off_w, blocks,
+                groups == 1 and _consecutive(off_w, phases, 6), MIN_DEPTH, grad.dtype.type(1),
+            )  # fmt: skip
+    return out.transpose(0, 3, 1, 2)
+
+
+def conv2d_weight_grad(x, grad, *, kernel_size, stride, padding, dilation, groups):
+    """gW[o,c,kh,kw] = Σ_{n,i,j} g[n,o,i,j] x[n,c, i·s+kh·d-p, j·s+kw·d-p].
+
+    x (N, C, H, W), grad (N, O, OH, OW) -> (O, C/groups, *kernel_size), channels-last.
+    """
+    c, o = x.shape[1], grad.shape[1]
+    size = x.shape[2:]
+    kernel_size = tuple(kernel_size)
+    x, grad = _nhwc(x), _nhwc(grad)
+    c_group, o_group = c // groups, o // groups
+    depth = kernel_size[1] * c_group
+    shape = groups, o_group, kernel_size[0] * depth
+    if grad.size == 0 or x.size == 0:
+        out = np.zeros(shape, x.dtype)
+    elif groups == 1 and _is_matrix_product(size, kernel_size, stride, padding, dilation):
+        out = grad.reshape(-1, o).T @ x.reshape(-1, shape[2])
+    else:
+        step = min(kernel_size[0], max(1, MIN_DEPTH // max(depth, 1)))
+        pieces = groups * -(-kernel_size[0] // step)
+        # Few, large tasks; where the weights are small, split the pixels and add the parts.
+        splits = max(1, min(-(-8 // pieces), math.prod(grad.shape[:3]) // (4 * ROWS)))
+        parts = np.empty((splits, *shape), x.dtype)
+        off_h = np.arange(kernel_size[0]) * dilation[0] - padding[0]
+        off_w = np.arange(kernel_size[1]) * dilation[1] - padding[1]
+        with one_thread():
+            _weight_grad(
+                gemm_address(x.dtype), x, grad, parts, stride, off_h, off_w,
+                groups == 1 and dilation[1] == 1, step, 2 * ROWS, x.dtype.type(1),
+            )  # fmt: skip
+        out = parts[0] if splits == 1 else parts.sum(0)
+    return out.reshape(o, *kernel_size, c_group).transpose(0, 3, 1, 2)
