@@ -5,13 +5,13 @@ Every function takes Tensors, arrays or numbers; with arrays only it computes an
 
 from __future__ import annotations
 
-import builtins
+import math
 
 import numpy as np
 
 from ..autograd import Op
 from ..device import array_module
-from ..tensor import Tensor
+from ..tensor import Tensor, tensor
 
 __all__ = [
     "abs", "add", "astype", "clip", "clone", "cos", "div", "exp", "expm1", "log", "log1p",
@@ -20,10 +20,14 @@ __all__ = [
 ]  # fmt: skip
 
 
+def _number(x):
+    """A NumPy scalar as a Python number: np.float64(2) must not turn float32 into float64."""
+    return x.item() if isinstance(x, np.generic) else x
+
+
 def _call(op: Op, *operands):
     """Apply an op that broadcasts, with the shapes explained if they don't."""
-    # A NumPy scalar counts as a Python number: np.float64(2) must not turn float32 into float64.
-    operands = [x.item() if isinstance(x, np.generic) else x for x in operands]
+    operands = [_number(x) for x in operands]
     try:
         return op(*operands)
     except ValueError:
@@ -96,8 +100,11 @@ class Pow(Op):
 
     def backward(self, grad):
         a, b, out = self.saved
-        grad_a = grad * b * pow(a, b - 1) if self.needs_grad(0) else None
-        grad_b = None
+        grad_a = grad_b = None
+        if self.needs_grad(0):
+            # 0**0 does not move with a: its derivative is 0, not 0 * 0**-1.
+            exponent = where(equal_zero(a) & equal_zero(b), 1.0, b - 1)
+            grad_a = grad * b * pow(a, exponent)
         if self.needs_grad(1):
             # 0**b does not move with b: its derivative is 0, not 0 * log(0).
             safe = where(equal_zero(a), 1.0, a)
@@ -206,11 +213,12 @@ class Cos(Op):
 
 class Abs(Op):
     def forward(self, x):
-        self.sign = array_module(x).sign(x)
+        self.save(array_module(x).sign(x))
         return array_module(x).abs(x)
 
     def backward(self, grad):
-        return grad * self.sign
+        (sign,) = self.saved
+        return grad * sign
 
 
 class Clip(Op):
@@ -218,58 +226,59 @@ class Clip(Op):
         self.low, self.high = low, high
 
     def forward(self, x):
-        xp = array_module(x)
-        self.inside = xp.ones(x.shape, bool)
-        if self.low is not None:
-            self.inside &= x >= self.low
-        if self.high is not None:
-            self.inside &= x <= self.high
-        return xp.clip(x, self.low, self.high)
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        self.save((x >= low) & (x <= high))
+        return array_module(x).clip(x, self.low, self.high)
 
     def backward(self, grad):
-        return where(self.inside, grad, 0.0)
+        (inside,) = self.saved
+        return where(inside, grad, 0.0)
 
 
 class Where(Op):
     broadcasts = True
 
-    def __init__(self, condition):
-        self.condition = condition
-
-    def forward(self, a, b):
-        return array_module(self.condition).where(self.condition, a, b)
+    def forward(self, condition, a, b):
+        self.save(condition)
+        return array_module(condition).where(condition, a, b)
 
     def backward(self, grad):
+        (condition,) = self.saved
         return (
-            where(self.condition, grad, 0.0) if self.needs_grad(0) else None,
-            where(self.condition, 0.0, grad) if self.needs_grad(1) else None,
+            None,
+            where(condition, grad, 0.0) if self.needs_grad(1) else None,
+            where(condition, 0.0, grad) if self.needs_grad(2) else None,
         )
 
 
 class _Extremum(Op):
-    """`minimum` and `maximum`: the chosen operand takes the gradient; equal ones take half each."""
+    """`minimum`, `maximum`: the chosen operand takes the gradient, equal ones half of it each."""
 
     broadcasts = True
 
-    def _choose(self, a_wins, b_wins, a, b):
-        half = 0.5 * (a == b)
-        self.share = a_wins + half, b_wins + half
-
     def backward(self, grad):
-        share_a, share_b = self.share
-        return grad * share_a, grad * share_b
+        (share,) = self.saved  # a's; the rest is b's
+        return (
+            grad * share if self.needs_grad(0) else None,
+            grad * (1 - share) if self.needs_grad(1) else None,
+        )
 
 
 class Maximum(_Extremum):
     def forward(self, a, b):
-        self._choose(a > b, b > a, a, b)
-        return _module(a, b).maximum(a, b)
+        xp = _module(a, b)
+        out = xp.maximum(a, b)
+        self.save(xp.where(a == b, out.dtype.type(0.5), a > b))
+        return out
 
 
 class Minimum(_Extremum):
     def forward(self, a, b):
-        self._choose(a < b, b < a, a, b)
-        return _module(a, b).minimum(a, b)
+        xp = _module(a, b)
+        out = xp.minimum(a, b)
+        self.save(xp.where(a == b, out.dtype.type(0.5), a < b))
+        return out
 
 
 class Astype(Op):
@@ -312,6 +321,12 @@ def _module(*operands):
     return np
 
 
+def zeros_like(x):
+    """An array of zeros with x's shape and dtype."""
+    data = x.data if isinstance(x, Tensor) else x
+    return array_module(data).zeros_like(data)
+
+
 def equal_zero(x):
     """A boolean array, true where x (Tensor, array or number) is 0."""
     return (x.data if isinstance(x, Tensor) else x) == 0
@@ -345,7 +360,7 @@ def neg(x):
 def pow(a, b):
     """a**b. For a negative base the exponent must be an integer (else NaN, as in NumPy)."""
     if isinstance(b, (int, float, np.generic)):
-        return PowN(b if isinstance(b, (int, float)) else b.item())(a)
+        return PowN(_number(b))(a)
     return _call(Pow(), a, b)
 
 
@@ -405,14 +420,14 @@ def clip(x, low=None, high=None):
     """x limited to [low, high] (numbers); inside, ends included, the gradient passes."""
     if low is None and high is None:
         raise ValueError("clip: give low, high or both")
-    return Clip(low, high)(x)
+    return Clip(_number(low), _number(high))(x)
 
 
 def where(condition, a, b):
-    """a where the condition holds, else b; all three broadcast."""
-    condition = condition.data if isinstance(condition, Tensor) else condition
-    condition = condition if hasattr(condition, "shape") else np.asarray(condition)
-    return _call(Where(condition), a, b)
+    """a where the condition holds, else b; all three broadcast. Two floats give float32."""
+    if isinstance(condition, Tensor) and not (hasattr(a, "shape") or hasattr(b, "shape")):
+        a, b = tensor([a, b], device=condition.device)
+    return _call(Where(), condition, a, b)
 
 
 def maximum(a, b):

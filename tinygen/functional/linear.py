@@ -50,38 +50,39 @@ class Linear(Op):
 
 
 class Embedding(Op):
-    """Rows of a table: weight (K, D) -> (M, D)."""
+    """Rows of a table: weight (K, D), index (M,) -> (M, D)."""
 
-    def __init__(self, index):
-        self.index = index
-
-    def forward(self, weight):
+    def forward(self, weight, index):
+        self.save(index)
         self.rows = weight.shape[0]
-        return weight[self.index]
+        return weight[index]
 
     def backward(self, grad):
-        return EmbeddingGrad(self.index, self.rows)(grad)
+        (index,) = self.saved
+        return EmbeddingGrad(self.rows)(grad, index), None
 
 
 class EmbeddingGrad(Op):
     """Row k of the result is the sum of the gradient's rows with index k."""
 
-    def __init__(self, index, rows: int):
-        self.index, self.rows = index, rows
+    def __init__(self, rows: int):
+        self.rows = rows
 
-    def forward(self, grad):
+    def forward(self, grad, index):
+        self.save(index)
         xp = array_module(grad)
         out = xp.zeros((self.rows, grad.shape[1]), grad.dtype)
-        if self.index.size:
+        if index.size:
             # Equal indices side by side, summed run by run: far faster than add.at.
-            order = xp.argsort(self.index, kind="stable")
-            keys = self.index[order]
+            order = xp.argsort(index, kind="stable")
+            keys = index[order]
             starts = xp.flatnonzero(xp.concatenate([xp.ones(1, bool), keys[1:] != keys[:-1]]))
             out[keys[starts]] = xp.add.reduceat(grad[order], starts, axis=0)
         return out
 
     def backward(self, grad):
-        return Embedding(self.index)(grad)
+        (index,) = self.saved
+        return Embedding()(grad, index), None
 
 
 def matmul(a, b):
@@ -92,8 +93,8 @@ def matmul(a, b):
     inner = a.shape[-1] if a.ndim else None, b.shape[-2 if b.ndim > 1 else 0] if b.ndim else None
     if None in inner or inner[0] != inner[1]:
         raise ValueError(
-            f"matmul: shapes {a.shape} and {b.shape} do not align: "
-            f"the first's last axis must equal the second's {'last but one' if b.ndim > 1 else ''} axis"
+            f"matmul: shapes {a.shape} and {b.shape} do not align: the first's last axis "
+            f"must equal the second's {'last but one' if b.ndim > 1 else 'only one'}"
         )
     if a.ndim == 1:
         out = matmul(reshape(a, 1, -1), b)
@@ -105,7 +106,13 @@ def matmul(a, b):
         # One large product instead of many small ones, and b's gradient needs no sum afterwards.
         out = Matmul()(reshape(a, math.prod(a.shape[:-1]), a.shape[-1]), b)
         return reshape(out, *a.shape[:-1], b.shape[-1])
-    return Matmul()(a, b)
+    try:
+        return Matmul()(a, b)
+    except ValueError:
+        raise ValueError(
+            f"matmul: shapes {a.shape} and {b.shape}: "
+            "the axes before the last two do not broadcast"
+        ) from None
 
 
 def linear(input, weight, bias=None):
@@ -132,12 +139,17 @@ def embedding(input, weight):
 
     IndexError for an index outside [0, num_embeddings).
     """
-    index = input.data if isinstance(input, Tensor) else np.asarray(input)
+    index = input if isinstance(input, Tensor) else np.asarray(input)
+    if weight.ndim != 2:
+        raise ValueError(f"embedding: weight must be (num_embeddings, D), got {weight.shape}")
     if index.dtype.kind not in "iu":
         raise TypeError(f"embedding: expected integer indices, got {index.dtype}")
-    if index.size and not 0 <= int(index.min()) <= int(index.max()) < weight.shape[0]:
-        raise IndexError(
-            f"embedding: indices {index.min()}..{index.max()} for a table of {weight.shape[0]} rows"
-        )
-    out = Embedding(index.reshape(-1))(weight)
+    if index.size:
+        values = index.data if isinstance(index, Tensor) else index
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= weight.shape[0]:
+            raise IndexError(
+                f"embedding: indices {low}..{high} for a table of {weight.shape[0]} rows"
+            )
+    out = Embedding()(weight, reshape(index, -1))
     return reshape(out, *index.shape, weight.shape[1])

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import builtins
 import math
-
-import numpy as np
 
 from ..autograd import Op
 from ..device import array_module
 from ..tensor import Tensor
 from . import shape as S
-from .elementwise import sqrt
+from .elementwise import equal_zero, sqrt, where
+from .shape import Axis, normalize_axis
 
 __all__ = ["argmax", "argmin", "cumsum", "max", "mean", "min", "std", "sum", "var"]
-
-Axis = int | tuple[int, ...] | None
-
-
-def normalize_axis(axis: Axis, ndim: int, op: str) -> tuple[int, ...]:
-    """All the axes meant, as distinct numbers from 0 up. ValueError names the op."""
-    if axis is None:
-        return tuple(range(ndim))
-    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    for a in axes:
-        if not -ndim <= a < ndim:
-            raise ValueError(f"{op}: axis {a} is out of range for {ndim} axes")
-    result = tuple(a % ndim for a in axes)
-    if len(set(result)) != len(result):
-        raise ValueError(f"{op}: axis {axis} names one axis twice")
-    return result
 
 
 def _with_kept_axes(x, shape: tuple[int, ...], axes: tuple[int, ...]):
@@ -63,12 +45,13 @@ class _Extreme(Op):
         if 0 in [x.shape[a] for a in self.axes]:
             raise ValueError(f"{name}: nothing to reduce in shape {x.shape} along {self.axes}")
         out = getattr(x, name)(self.axes, keepdims=True)
-        is_extreme = x == out
-        self.share = is_extreme / is_extreme.sum(self.axes, keepdims=True)
+        is_extreme = (x == out).astype(x.dtype)
+        self.save(is_extreme / is_extreme.sum(self.axes, keepdims=True))
         return out if self.keepdims else out.reshape(S.without_axes(x.shape, self.axes))
 
     def backward(self, grad):
-        return _with_kept_axes(grad, self.share.shape, self.axes) * self.share
+        (share,) = self.saved
+        return _with_kept_axes(grad, share.shape, self.axes) * share
 
 
 class Max(_Extreme):
@@ -85,7 +68,7 @@ class Cumsum(Op):
 
     def forward(self, x):
         normalize_axis(self.axis, x.ndim, "cumsum")
-        return x.cumsum(self.axis, dtype=x.dtype)
+        return x.cumsum(self.axis)
 
     def backward(self, grad):
         return S.flip(cumsum(S.flip(grad, self.axis), self.axis), self.axis)
@@ -100,7 +83,7 @@ def mean(x, axis: Axis = None, keepdims: bool = False):
     """Arithmetic mean along the axes; of nothing, NaN."""
     axes = normalize_axis(axis, x.ndim, "mean")
     count = math.prod(x.shape[a] for a in axes)
-    return sum(x, axes, keepdims) * (1.0 / count if count else math.nan)
+    return sum(x, axes, keepdims) / (count or math.nan)
 
 
 def var(x, axis: Axis = None, keepdims: bool = False, *, correction: int = 0):
@@ -109,13 +92,14 @@ def var(x, axis: Axis = None, keepdims: bool = False, *, correction: int = 0):
     axes = normalize_axis(axis, x.ndim, "var")
     count = math.prod(x.shape[a] for a in axes) - correction
     deviation = x - mean(x, axes, keepdims=True)
-    scale = 1.0 / count if count > 0 else math.nan
-    return sum(deviation * deviation, axes, keepdims) * scale
+    return sum(deviation * deviation, axes, keepdims) / (count if count > 0 else math.nan)
 
 
 def std(x, axis: Axis = None, keepdims: bool = False, *, correction: int = 0):
-    """Square root of `var`."""
-    return sqrt(var(x, axis, keepdims, correction=correction))
+    """Square root of `var`; where that is 0 (all values equal) the gradient is 0."""
+    variance = var(x, axis, keepdims, correction=correction)
+    constant = equal_zero(variance)
+    return where(constant, 0.0, sqrt(where(constant, 1.0, variance)))
 
 
 def max(x, axis: Axis = None, keepdims: bool = False):

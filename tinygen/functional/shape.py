@@ -10,12 +10,14 @@ import numpy as np
 
 from ..autograd import Op
 from ..device import array_module
-from ..tensor import Tensor, _plain_index
+from ..tensor import Tensor
 
 __all__ = [
     "cat", "chunk", "expand", "flatten", "flip", "gather", "getitem", "pad", "permute",
     "reshape", "roll", "split", "squeeze", "stack", "sum_to", "transpose", "unsqueeze",
 ]  # fmt: skip
+
+Axis = int | tuple[int, ...] | None
 
 
 def _sizes(sizes: tuple) -> tuple[int, ...]:
@@ -23,6 +25,20 @@ def _sizes(sizes: tuple) -> tuple[int, ...]:
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = sizes[0]
     return tuple(int(n) for n in sizes)
+
+
+def normalize_axis(axis: Axis, ndim: int, op: str) -> tuple[int, ...]:
+    """All the axes meant, as distinct numbers from 0 up. ValueError names the op."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ValueError(f"{op}: axis {a} is out of range for {ndim} axes")
+    result = tuple(a % ndim for a in axes)
+    if len(set(result)) != len(result):
+        raise ValueError(f"{op}: axis {axis} names one axis twice")
+    return result
 
 
 def without_axes(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
@@ -99,7 +115,9 @@ class GetItem(Op):
     def __init__(self, index):
         self.index = index
         parts = index if isinstance(index, tuple) else (index,)
-        self.is_view = all(i is None or i is ... or isinstance(i, (int, slice)) for i in parts)
+        self.is_view = all(
+            i is None or i is ... or isinstance(i, (int, np.integer, slice)) for i in parts
+        )
 
     def forward(self, x):
         self.shape_in = x.shape
@@ -138,7 +156,7 @@ class Cat(Op):
 
     def backward(self, grad):
         starts = [0, *self.ends[:-1]]
-        before = (slice(None),) * (self.axis % grad.ndim)
+        before = (slice(None),) * self.axis
         return tuple(
             grad[(*before, slice(a, b))] if self.needs_grad(i) else None
             for i, (a, b) in enumerate(zip(starts, self.ends, strict=True))
@@ -169,16 +187,14 @@ class Flip(Op):
 
 
 class Roll(Op):
-    def __init__(self, shift, axis):
-        self.shift, self.axis = shift, axis
+    def __init__(self, shifts: tuple[int, ...], axes: tuple[int, ...]):
+        self.shifts, self.axes = shifts, axes
 
     def forward(self, x):
-        return array_module(x).roll(x, self.shift, self.axis)
+        return array_module(x).roll(x, self.shifts, self.axes)
 
     def backward(self, grad):
-        if isinstance(self.shift, tuple):
-            return roll(grad, tuple(-s for s in self.shift), self.axis)
-        return roll(grad, -self.shift, self.axis)
+        return roll(grad, tuple(-s for s in self.shifts), self.axes)
 
 
 def reshape(x, *shape):
@@ -193,6 +209,7 @@ def permute(x, *axes):
 
 def transpose(x, axis0: int, axis1: int):
     """Two axes swapped."""
+    axis0, axis1 = (normalize_axis(a, x.ndim, "transpose")[0] for a in (axis0, axis1))
     axes = list(range(x.ndim))
     axes[axis0], axes[axis1] = axes[axis1], axes[axis0]
     return permute(x, *axes)
@@ -203,11 +220,11 @@ def expand(x, *shape):
     shape = _sizes(shape)
     extra = len(shape) - x.ndim
     full = tuple(x.shape[i - extra] if n == -1 and i >= extra else n for i, n in enumerate(shape))
-    fits = extra >= 0 and all(
-        n == m or n == 1 for n, m in zip(x.shape, full[extra:], strict=True)
-    )
+    fits = extra >= 0 and all(n == m or n == 1 for n, m in zip(x.shape, full[extra:], strict=True))
     if not fits or -1 in full:
-        raise ValueError(f"expand: shape {x.shape} to {shape}: only axes of size 1 can be repeated")
+        raise ValueError(
+            f"expand: shape {x.shape} to {shape}: only axes of size 1 can be repeated"
+        )
     return Expand(full)(x)
 
 
@@ -220,20 +237,21 @@ def flatten(x, start_axis: int = 0, end_axis: int = -1):
     """The axes from start to end (inclusive) as one, in C order."""
     if x.ndim == 0:
         return reshape(x, 1)
-    start, end = start_axis % x.ndim, end_axis % x.ndim
+    start, end = (normalize_axis(a, x.ndim, "flatten")[0] for a in (start_axis, end_axis))
+    if start > end:
+        raise ValueError(f"flatten: start_axis {start_axis} comes after end_axis {end_axis}")
     return reshape(x, *x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :])
 
 
 def squeeze(x, axis=None):
     """Without the axes of size 1: all of them, or those named (which stay if they are larger)."""
-    named = range(x.ndim) if axis is None else (axis if isinstance(axis, tuple) else (axis,))
-    gone = [a % x.ndim for a in named if x.shape[a] == 1]
+    gone = [a for a in normalize_axis(axis, x.ndim, "squeeze") if x.shape[a] == 1]
     return reshape(x, without_axes(x.shape, gone))
 
 
 def unsqueeze(x, axis: int):
     """With a new axis of size 1 at this place."""
-    axis = axis % (x.ndim + 1)
+    (axis,) = normalize_axis(axis, x.ndim + 1, "unsqueeze")
     return reshape(x, *x.shape[:axis], 1, *x.shape[axis:])
 
 
@@ -242,7 +260,16 @@ def getitem(x, index):
 
     An element that is picked several times receives the sum of the gradients.
     """
-    return GetItem(_plain_index(index))(x)
+    return GetItem(_own(index))(x)
+
+
+def _own(index):
+    """An index that no later write, to a mask say, can change before the backward pass."""
+    if isinstance(index, tuple):
+        return tuple(map(_own, index))
+    if isinstance(index, Tensor):
+        index = index.data
+    return index.copy() if hasattr(index, "copy") else index
 
 
 def gather(x, axis: int, index):
@@ -253,10 +280,15 @@ def gather(x, axis: int, index):
     index = index.data if isinstance(index, Tensor) else np.asarray(index)
     if index.ndim != x.ndim:
         raise ValueError(f"gather: index has {index.ndim} axes, the input has {x.ndim}")
-    xp = array_module(index)
-    grid = list(xp.ogrid[tuple(slice(n) for n in index.shape)]) if x.ndim else []
+    (axis,) = normalize_axis(axis, x.ndim, "gather")
+    if any(n > m for a, (n, m) in enumerate(zip(index.shape, x.shape, strict=True)) if a != axis):
+        raise ValueError(
+            f"gather: index {index.shape} is larger than the input {x.shape} in another axis "
+            f"than {axis}"
+        )
+    grid = list(array_module(index).ogrid[tuple(slice(n) for n in index.shape)])
     grid[axis] = index
-    return GetItem(tuple(grid))(x)
+    return getitem(x, tuple(grid))
 
 
 def cat(tensors: Sequence, axis: int = 0):
@@ -265,11 +297,10 @@ def cat(tensors: Sequence, axis: int = 0):
     if not tensors:
         raise ValueError("cat: needs at least one tensor")
     first = tensors[0]
+    (axis,) = normalize_axis(axis, first.ndim, "cat")
     for i, x in enumerate(tensors):
         if x.ndim != first.ndim or any(
-            n != m
-            for a, (n, m) in enumerate(zip(x.shape, first.shape, strict=False))
-            if a != axis % first.ndim
+            n != m for a, (n, m) in enumerate(zip(x.shape, first.shape, strict=False)) if a != axis
         ):
             raise ValueError(
                 f"cat: shapes {first.shape} (input 0) and {x.shape} (input {i}) differ in another "
@@ -289,24 +320,25 @@ def stack(tensors: Sequence, axis: int = 0):
 
 def split(x, sizes: int | Sequence[int], axis: int = 0) -> tuple:
     """Pieces along an axis: of one size (the last may be smaller), or of the sizes given."""
+    (axis,) = normalize_axis(axis, x.ndim, "split")
     n = x.shape[axis]
-    if isinstance(sizes, int):
+    if isinstance(sizes, (int, np.integer)):
         if sizes < 1:
             raise ValueError(f"split: size {sizes} must be at least 1")
         sizes = [builtins.min(sizes, n - start) for start in range(0, n, sizes)] or [0]
-    if builtins.sum(sizes) != n:
-        raise ValueError(f"split: sizes {list(sizes)} add up to {builtins.sum(sizes)}, not {n}")
-    before = (slice(None),) * (axis % x.ndim)
+    if builtins.sum(sizes) != n or builtins.min(sizes, default=0) < 0:
+        raise ValueError(f"split: sizes {list(sizes)} must add up to {n}, none negative")
+    before = (slice(None),) * axis
     ends = np.cumsum(sizes).tolist()
-    return tuple(
-        getitem(x, (*before, slice(end - size, end))) for size, end in zip(sizes, ends, strict=True)
-    )
+    cuts = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    return tuple(getitem(x, (*before, cut)) for cut in cuts)
 
 
 def chunk(x, chunks: int, axis: int = 0) -> tuple:
     """About `chunks` pieces of equal size along an axis (fewer if it is short, as in PyTorch)."""
     if chunks < 1:
         raise ValueError(f"chunk: {chunks} pieces; at least 1")
+    (axis,) = normalize_axis(axis, x.ndim, "chunk")
     return split(x, builtins.max(1, -(-x.shape[axis] // chunks)), axis)
 
 
@@ -323,9 +355,12 @@ def pad(x, pad: Sequence[int], *, value: float = 0.0):
 
 def flip(x, *axes):
     """Reversed along the axes."""
-    return Flip(_sizes(axes))(x)
+    return Flip(normalize_axis(_sizes(axes), x.ndim, "flip"))(x)
 
 
 def roll(x, shift, axis):
     """Shifted along the axis (or axes), what falls off one end coming in at the other."""
-    return Roll(shift, axis)(x)
+    shifts, axes = (tuple(np.atleast_1d(v).tolist()) for v in (shift, axis))
+    if len(shifts) != len(axes):
+        raise ValueError(f"roll: {len(shifts)} shifts for {len(axes)} axes")
+    return Roll(shifts, normalize_axis(axes, x.ndim, "roll"))(x)
