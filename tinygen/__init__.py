@@ -1,4 +1,12 @@
-"""tinygen: a from-scratch deep-learning framework with the generative models of 2016."""
+"""tinygen: a from-scratch deep-learning framework with the generative models of 2016.
+
+>>> import tinygen as tg
+>>> w = tg.tensor([1.0, -2.0], requires_grad=True)
+>>> loss = (w * w).sum()
+>>> loss.backward()
+>>> w.grad
+tensor([ 2., -4.])
+"""
 
 from __future__ import annotations
 
@@ -7,5 +15,30 @@ import os
 # Read by the OpenMP runtime when it loads: spinning threads would starve BLAS (docs/design.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# isort: off - Tensor first: the tape and the functions complete it
 from .tensor import Tensor, tensor
+from . import functional, nn, random
+# isort: on
 from .autograd import backward, enable_grad, grad, is_grad_enabled, no_grad
+from .creation import (
+    arange,
+    empty,
+    eye,
+    from_dlpack,
+    from_numpy,
+    full,
+    linspace,
+    ones,
+    ones_like,
+    rand,
+    randint,
+    randn,
+    randperm,
+    zeros,
+    zeros_like,
+)
+from .device import DeviceError
+from .functional import cat, exp, log, matmul, maximum, minimum, sqrt, stack, where
+from .random import manual_seed
+
+__version__ = "0.1.0"

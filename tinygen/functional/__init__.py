@@ -1,7 +1,10 @@
 """Functions of Tensors, one file per family of primitives; PyTorch's names and meaning."""
 
+from .activation import *
 from .conv import *
 from .elementwise import *
 from .linear import *
+from .norm import *
+from .pool import *
 from .reduce import *
 from .shape import *

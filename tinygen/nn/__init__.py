@@ -1,0 +1,9 @@
+"""Layers and networks, under PyTorch's names: state dicts travel both ways."""
+
+from . import init
+from .activation import *
+from .containers import *
+from .conv import *
+from .linear import *
+from .module import *
+from .norm import *

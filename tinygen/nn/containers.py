@@ -1,0 +1,82 @@
+"""Modules made of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .activation import LeakyReLU, ReLU
+from .module import Module
+from .norm import BatchNorm
+
+__all__ = ["ModuleList", "Sequential"]
+
+
+class _Listed(Module):
+    """Modules under the names "0", "1", ..."""
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def __getitem__(self, index: int | slice) -> Module:
+        modules = list(self)
+        if isinstance(index, slice):
+            return type(self)(*modules[index])
+        return modules[index]
+
+    def append(self, module: Module) -> Module:
+        """Add one more at the end; returns self."""
+        self.add_module(str(len(self)), module)
+        return self
+
+
+class Sequential(_Listed):
+    """One module after the other: `Sequential(a, b)(x)` is `b(a(x))`.
+
+    A BatchNorm that a ReLU or LeakyReLU follows runs with it as one kernel (the result is the
+    same), unless a hook watches one of the two.
+    """
+
+    def __init__(self, *modules: Module):
+        super().__init__()
+        for module in modules:
+            self.append(module)
+
+    def forward(self, input):
+        x = input
+        modules = [*self, None]
+        for module, following in zip(modules, modules[1:], strict=False):
+            if module is None:  # the activation that went with the BatchNorm before it
+                continue
+            if _fusible(module, following):
+                x = module.forward(
+                    x, activation=following.kind, negative_slope=following.negative_slope
+                )
+                modules[modules.index(following)] = None
+            else:
+                x = module(x)
+        return x
+
+
+def _fusible(norm: Module, activation: Module | None) -> bool:
+    return (
+        isinstance(norm, BatchNorm)
+        and type(activation) in (ReLU, LeakyReLU)
+        and activation.negative_slope >= 0
+        and not (norm.has_hooks or activation.has_hooks)
+    )
+
+
+class ModuleList(_Listed):
+    """A list of modules whose parameters are found; it has no `forward` of its own."""
+
+    def __init__(self, modules: Iterable[Module] = ()):
+        super().__init__()
+        for module in modules:
+            self.append(module)
+
+    def __getitem__(self, index):
+        modules = list(self)[index]
+        return ModuleList(modules) if isinstance(index, slice) else modules
