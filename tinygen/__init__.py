@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # isort: off - Tensor first: the tape and the functions complete it
 from .tensor import Tensor, tensor
-from . import functional, nn, random
+from . import functional, nn, optim, random
 # isort: on
 from .autograd import backward, enable_grad, grad, is_grad_enabled, no_grad
 from .creation import (

@@ -519,8 +519,10 @@ def _caller() -> tuple[str, int]:
     return frame.f_code.co_filename, frame.f_lineno
 
 
-def _place(where: tuple[str, int] | None) -> str:
-    return "an unknown line" if where is None else f"{where[0]}:{where[1]}"
+def _place(where: tuple[str, int] | str | None) -> str:
+    if where is None:
+        return "an unknown line"
+    return where if isinstance(where, str) else f"{where[0]}:{where[1]}"
 
 
 from . import functional as F  # noqa: E402 - the ops derive from Op above; `_fit` uses `sum_to`
