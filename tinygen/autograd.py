@@ -25,6 +25,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Node:
     """A place on the tape where one gradient, of this shape and dtype, arrives."""
 
     __slots__ = ("__weakref__", "dtype", "order", "parents", "shape")
-    parents: tuple[Node | None, ...]
+    parents: Sequence[Node | None]
 
 
 class Leaf(Node):
@@ -86,10 +87,10 @@ class Op(Node):
     """For an op whose `backward` is a fused kernel: the same function from differentiable ops,
     taken in its place when gradients of gradients are asked for."""
 
-    _saved: tuple | None = ()
+    _saved: Sequence | None = ()
     _inputs: tuple = ()
     n_outputs = 1
-    where: tuple[str, int] | None = None
+    where: tuple[CodeType, int] | None = None
 
     def forward(self, *arrays):
         raise NotImplementedError
@@ -118,8 +119,8 @@ class Op(Node):
         for array, node, version, count in self._saved:
             if version is not None and version[0] != count:
                 raise RuntimeError(
-                    f"{self.name} at {_place(self.where)} needs an array for its gradient that "
-                    f"was overwritten in place at {_place(version[1])}; write to a copy (x.clone())"
+                    f"{self.name} at {line_of(self.where)} needs an array for its gradient that "
+                    f"was overwritten in place at {line_of(version[1])}; write to a copy (x.clone())"
                 )
             if _state.creating_graph and node is not None:
                 array = Tensor._make(array, self if node is _OUTPUT else node, version)
@@ -132,8 +133,22 @@ class Op(Node):
         return parent is not None and (_state.targets is None or parent in _state.targets)
 
     def __call__(self, *inputs):
-        arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        if not any(isinstance(x, Tensor) for x in inputs):
+        arrays, parents = [], []
+        any_tensor = any_grad = False
+        for x in inputs:
+            if isinstance(x, Tensor):
+                any_tensor = True
+                arrays.append(x.data)
+                node = x.node
+                if node is None and x._requires_grad:
+                    node = x.node_for_grad()
+                if node is not None:
+                    any_grad = True
+                parents.append(node)
+            else:
+                arrays.append(x)
+                parents.append(None)
+        if not any_tensor:
             return self.forward(*arrays)
         if device.several_in_use:
             device.check_same_device(self.name, arrays)
@@ -141,53 +156,47 @@ class Op(Node):
         for hook in hooks:
             hook.before(self, "forward")
         outputs = self.forward(*arrays)
-        result = self._record(inputs, arrays, outputs)
+        if any_grad and _state.recording:
+            result = self._record(inputs, arrays, parents, outputs)
+        else:
+            result = self._wrap(inputs, outputs)
+            self._saved = ()
         for hook in hooks:
-            hook.after(self, "forward", outputs if self.n_outputs > 1 else (outputs,))
+            hook.after(self, "forward", outputs if type(outputs) is tuple else (outputs,))
         return result
 
-    def _record(self, inputs, arrays, outputs):
-        """Wrap the outputs; enter the tape if an input needs a gradient."""
-        several = type(outputs) is tuple
-        if _state.recording:
-            self.parents = tuple(
-                [x.node_for_grad() if isinstance(x, Tensor) else None for x in inputs]
-            )
-            recorded = self.parents.count(None) != len(inputs)
-        else:
-            recorded = False
-        if not recorded:
-            self._saved = ()
-            if several:
-                return tuple(Tensor._make(np.asanyarray(out)) for out in outputs)
-            version = inputs[0].version if self.is_view else None
-            return Tensor._make(outputs, None, version)
+    def _wrap(self, inputs, outputs):
+        """The outputs as Tensors that need no gradient."""
+        if type(outputs) is tuple:
+            return tuple(Tensor._make(array) for array in outputs)
+        return Tensor._make(outputs, None, inputs[0].version if self.is_view else None)
 
+    def _record(self, inputs, arrays, parents, outputs):
+        """Enter the tape: the outputs as Tensors with this node behind them."""
         self.order = next(_clock)
+        self.parents = parents
         self.where = _caller()
         if self.composite is not None:
             self._inputs = inputs
-        if several:
+        if type(outputs) is tuple:
             self.n_outputs = len(outputs)
             result = tuple(Tensor._make(a, Output(self, i, a)) for i, a in enumerate(outputs))
         else:
-            version = inputs[0].version if self.is_view else None
-            result = Tensor._make(outputs, self, version)
+            result = Tensor._make(outputs, self, inputs[0].version if self.is_view else None)
             self.shape, self.dtype = result.data.shape, result.data.dtype
-        self._saved = tuple(
-            [self._saved_entry(s, inputs, arrays, outputs, result) for s in self._saved]
-        )
+        saved = []  # (array, its node, its version counter, the count now)
+        for array in self._saved:
+            if array is outputs:
+                saved.append((array, _OUTPUT, result.version, result.version[0]))
+                continue
+            for x, data, node in zip(inputs, arrays, parents, strict=True):
+                if array is data and isinstance(x, Tensor):
+                    saved.append((array, node, x.version, x.version[0]))
+                    break
+            else:
+                saved.append((array, None, None, 0))
+        self._saved = saved
         return result
-
-    @staticmethod
-    def _saved_entry(saved, inputs, arrays, outputs, result):
-        """(array, node, version counter, count): where a saved array belongs on the tape."""
-        if saved is outputs:
-            return saved, _OUTPUT, result.version, result.version[0]
-        for x, array in zip(inputs, arrays, strict=True):
-            if saved is array and isinstance(x, Tensor):
-                return saved, x.node_for_grad(), x.version, x.version[0]
-        return saved, None, None, 0
 
     def vjp(self, grads: Sequence) -> tuple:
         """The gradients of all inputs, given those of the outputs."""
@@ -506,23 +515,35 @@ class op_hook:  # noqa: N801
 
 
 _PACKAGE = __name__.split(".")[0]
+_is_internal: dict[str, bool] = {}  # module name -> whether it belongs to this package
 
 
-def _caller() -> tuple[str, int]:
-    """File and line of the innermost frame outside this package."""
+def _caller() -> tuple[CodeType, int]:
+    """The code and the instruction of the innermost frame outside this package.
+
+    Every recorded operation asks, so the line number is worked out only when a message needs it.
+    """
     frame = sys._getframe(2)
     while frame.f_back is not None:
         module = frame.f_globals.get("__name__", "")
-        if not module.startswith(_PACKAGE) or module[len(_PACKAGE) :][:1] not in ("", "."):
+        internal = _is_internal.get(module)
+        if internal is None:
+            internal = _is_internal[module] = module.split(".")[0] == _PACKAGE
+        if not internal:
             break
         frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
+    return frame.f_code, frame.f_lasti
 
 
-def _place(where: tuple[str, int] | str | None) -> str:
-    if where is None:
-        return "an unknown line"
-    return where if isinstance(where, str) else f"{where[0]}:{where[1]}"
+def line_of(place: tuple[CodeType, int] | str | None) -> str:
+    """`file:line` of a place that the tape noted."""
+    if place is None or isinstance(place, str):
+        return place or "an unknown line"
+    code, instruction = place
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return f"{code.co_filename}:{line}"
+    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 from . import functional as F  # noqa: E402 - the ops derive from Op above; `_fit` uses `sum_to`
