@@ -115,16 +115,20 @@ class Op(Node):
                 f"{self.name}: its saved arrays were freed by an earlier backward; "
                 "pass retain_graph=True to that one to go through the graph again"
             )
+        creating_graph = _state.creating_graph
         values = []
-        for array, node, version, count in self._saved:
+        for value, version, count in self._saved:
             if version is not None and version[0] != count:
                 raise RuntimeError(
                     f"{self.name} at {line_of(self.where)} needs an array for its gradient that "
                     f"was overwritten in place at {line_of(version[1])}; write to a copy (x.clone())"
                 )
-            if _state.creating_graph and node is not None:
-                array = Tensor._make(array, self if node is _OUTPUT else node, version)
-            values.append(array)
+            if isinstance(value, Tensor):
+                values.append(value if creating_graph and value.requires_grad else value.data)
+            elif creating_graph and version is not None:  # the output: no reference was kept to it
+                values.append(Tensor._make(value, self, version))
+            else:
+                values.append(value)
         return tuple(values)
 
     def needs_grad(self, index: int) -> bool:
@@ -146,18 +150,19 @@ class Op(Node):
                     any_grad = True
                 parents.append(node)
             else:
-                arrays.append(x)
+                # A NumPy scalar counts as a Python number: it must not widen float32 to float64.
+                arrays.append(x.item() if isinstance(x, np.generic) else x)
                 parents.append(None)
         if not any_tensor:
-            return self.forward(*arrays)
+            return self._compute(arrays)
         if device.several_in_use:
             device.check_same_device(self.name, arrays)
         hooks = _state.hooks
         for hook in hooks:
             hook.before(self, "forward")
-        outputs = self.forward(*arrays)
+        outputs = self._compute(arrays)
         if any_grad and _state.recording:
-            result = self._record(inputs, arrays, parents, outputs)
+            result = self._record(inputs, parents, outputs)
         else:
             result = self._wrap(inputs, outputs)
             self._saved = ()
@@ -165,13 +170,21 @@ class Op(Node):
             hook.after(self, "forward", outputs if type(outputs) is tuple else (outputs,))
         return result
 
+    def _compute(self, arrays):
+        try:
+            return self.forward(*arrays)
+        except ValueError:
+            if self.broadcasts:
+                _check_broadcast(self.name, arrays)
+            raise
+
     def _wrap(self, inputs, outputs):
         """The outputs as Tensors that need no gradient."""
         if type(outputs) is tuple:
             return tuple(Tensor._make(array) for array in outputs)
         return Tensor._make(outputs, None, inputs[0].version if self.is_view else None)
 
-    def _record(self, inputs, arrays, parents, outputs):
+    def _record(self, inputs, parents, outputs):
         """Enter the tape: the outputs as Tensors with this node behind them."""
         self.order = next(_clock)
         self.parents = parents
@@ -184,17 +197,17 @@ class Op(Node):
         else:
             result = Tensor._make(outputs, self, inputs[0].version if self.is_view else None)
             self.shape, self.dtype = result.data.shape, result.data.dtype
-        saved = []  # (array, its node, its version counter, the count now)
+        saved = []  # (an input, an array or the output's array; version counter; its count now)
         for array in self._saved:
             if array is outputs:
-                saved.append((array, _OUTPUT, result.version, result.version[0]))
+                saved.append((array, result.version, result.version[0]))
                 continue
-            for x, data, node in zip(inputs, arrays, parents, strict=True):
-                if array is data and isinstance(x, Tensor):
-                    saved.append((array, node, x.version, x.version[0]))
+            for x in inputs:
+                if isinstance(x, Tensor) and x.data is array:
+                    saved.append((x, x.version, x.version[0]))
                     break
             else:
-                saved.append((array, None, None, 0))
+                saved.append((array, None, 0))
         self._saved = saved
         return result
 
@@ -240,7 +253,15 @@ class Op(Node):
         return tuple(result)
 
 
-_OUTPUT = Leaf.__new__(Leaf)  # stands for "the output of this very op": no reference to itself
+def _check_broadcast(name: str, arrays: Sequence) -> None:
+    shapes = [a.shape for a in arrays if hasattr(a, "shape")]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(
+            f"{name.lower()}: shapes {' and '.join(map(str, shapes))} do not broadcast: "
+            "aligned at the last axis, two sizes must be equal or one of them 1"
+        ) from None
 
 
 class Alias(Op):
@@ -372,8 +393,7 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
     nodes = _ordered(roots)
     wanted = None if targets is None else _leading_to(targets, nodes)
     keep = () if targets is None else set(targets)
-    grads: dict[Node, Any] = dict(roots)
-    several: dict[Op, list] = {}  # gradients of ops with more than one output
+    grads: dict[Node, Any] = dict(roots)  # of an op with several outputs, a list
     summed: set[Node] = set()  # nodes whose gradient is a sum of our own, free to be added to
     found: dict[Node, Any] = {}
 
@@ -381,29 +401,28 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
     _state.recording, _state.creating_graph, _state.targets = create_graph, create_graph, wanted
     try:
         for node in nodes:
-            if isinstance(node, Op) and node.n_outputs > 1:
-                grad = several.pop(node, None)
-            else:
-                grad = grads.pop(node, None)
+            grad = grads.pop(node, None)
             if grad is None or (wanted is not None and node not in wanted):
                 continue
             if node in keep:
                 found[node] = grad
-            if isinstance(node, Leaf):
+            kind = type(node)
+            if kind is Leaf:
                 if targets is None:
                     _accumulate(node, grad)
                 continue
-            if isinstance(node, Output):
+            if kind is Output:
                 op = node.parents[0]
-                several.setdefault(op, [None] * op.n_outputs)[node.index] = grad
+                grads.setdefault(op, [None] * op.n_outputs)[node.index] = grad
                 continue
             results = node.vjp(grad if node.n_outputs > 1 else (grad,))
             for parent, g in zip(node.parents, results, strict=True):
                 if parent is None or g is None or (wanted is not None and parent not in wanted):
                     continue
-                g = _fit(g, parent, node)
+                if g.shape != parent.shape or g.dtype != parent.dtype:
+                    g = _fit(g, parent, node)
                 if parent not in grads:
-                    if isinstance(parent, Leaf) and _is_shared(g, grad, results):
+                    if type(parent) is Leaf and _is_shared(g, grad, results):
                         g = g.copy()
                     grads[parent] = g
                 elif parent in summed:

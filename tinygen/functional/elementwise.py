@@ -21,25 +21,11 @@ __all__ = [
 
 
 def _number(x):
-    """A NumPy scalar as a Python number: np.float64(2) must not turn float32 into float64."""
-    return x.item() if isinstance(x, np.generic) else x
+    """A NumPy scalar as a Python number: np.float64(2) must not turn float32 into float64.
 
-
-def _call(op: Op, *operands):
-    """Apply an op that broadcasts, with the shapes explained if they don't."""
-    operands = [_number(x) for x in operands]
-    try:
-        return op(*operands)
-    except ValueError:
-        shapes = [x.shape for x in operands if hasattr(x, "shape")]
-        try:
-            np.broadcast_shapes(*shapes)
-        except ValueError:
-            raise ValueError(
-                f"{op.name.lower()}: shapes {' and '.join(map(str, shapes))} do not broadcast: "
-                "aligned at the last axis, two sizes must be equal or one of them 1"
-            ) from None
-        raise
+    A float32 one, which may be a result of ours, stays what it is.
+    """
+    return x.item() if isinstance(x, np.generic) and x.dtype != np.float32 else x
 
 
 class Add(Op):
@@ -334,22 +320,22 @@ def equal_zero(x):
 
 def add(a, b):
     """a + b."""
-    return _call(Add(), a, b)
+    return Add()(a, b)
 
 
 def sub(a, b):
     """a - b."""
-    return _call(Sub(), a, b)
+    return Sub()(a, b)
 
 
 def mul(a, b):
     """a * b, element by element."""
-    return _call(Mul(), a, b)
+    return Mul()(a, b)
 
 
 def div(a, b):
     """a / b, element by element; integers give floats."""
-    return _call(Div(), a, b)
+    return Div()(a, b)
 
 
 def neg(x):
@@ -361,7 +347,7 @@ def pow(a, b):
     """a**b. For a negative base the exponent must be an integer (else NaN, as in NumPy)."""
     if isinstance(b, (int, float, np.generic)):
         return PowN(_number(b))(a)
-    return _call(Pow(), a, b)
+    return Pow()(a, b)
 
 
 def square(x):
@@ -427,17 +413,17 @@ def where(condition, a, b):
     """a where the condition holds, else b; all three broadcast. Two floats give float32."""
     if isinstance(condition, Tensor) and not (hasattr(a, "shape") or hasattr(b, "shape")):
         a, b = tensor([a, b], device=condition.device)
-    return _call(Where(), condition, a, b)
+    return Where()(condition, a, b)
 
 
 def maximum(a, b):
     """The larger of two, element by element; NaN if either is. Equal ones share the gradient."""
-    return _call(Maximum(), a, b)
+    return Maximum()(a, b)
 
 
 def minimum(a, b):
     """The smaller of two, element by element; NaN if either is. Equal ones share the gradient."""
-    return _call(Minimum(), a, b)
+    return Minimum()(a, b)
 
 
 def astype(x, dtype):
