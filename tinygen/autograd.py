@@ -150,8 +150,10 @@ class Op(Node):
                     any_grad = True
                 parents.append(node)
             else:
-                # A NumPy scalar counts as a Python number: it must not widen float32 to float64.
-                arrays.append(x.item() if isinstance(x, np.generic) else x)
+                # Beside other operands a NumPy scalar counts as a Python number, which does not
+                # widen float32 to float64.
+                number = self.broadcasts and isinstance(x, np.generic)
+                arrays.append(x.item() if number else x)
                 parents.append(None)
         if not any_tensor:
             return self._compute(arrays)
