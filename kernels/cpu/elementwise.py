@@ -45,7 +45,7 @@ def activation_grad(
 
 
 # Waking the threads takes 10 µs, in which one thread does a chunk: up to there, one thread it is.
-# The loops must mention `parallel`, since the disk cache tells closures apart by what they capture.
+# The loops must mention `parallel`: the disk cache tells closures apart by what they capture.
 
 
 @functools.cache
@@ -60,7 +60,9 @@ def _forward(name: str, parallel: bool):
         for start in prange(-(-x.size // chunk)):
             for i in range(start * chunk, min((start + 1) * chunk, x.size)):
                 v = x[i]
-                if name == "leaky_relu":
+                if name == "relu":
+                    y[i] = real(0) if v <= 0 else v
+                elif name == "leaky_relu":
                     y[i] = a * v if v <= 0 else v
                 elif name == "elu":
                     y[i] = a * expm1(v) if v <= 0 else v
@@ -75,8 +77,9 @@ def _forward(name: str, parallel: bool):
                 elif name == "gelu":
                     y[i] = half * v * (one + erf(v * real(_SQRT_HALF)))
                 elif name == "gelu_tanh":
-                    u = real(_SQRT_2_PI) * v * (one + real(_CUBIC) * v * v)
-                    y[i] = half * v * (one + tanh(u))
+                    # (1 + tanh u) / 2 = σ(2u), which keeps its digits where the tanh nears -1
+                    u = real(2 * _SQRT_2_PI) * v * (one + real(_CUBIC) * v * v)
+                    y[i] = v * sigmoid(u)
 
     return forward
 
@@ -110,12 +113,12 @@ def _backward(name: str, parallel: bool):
                     s = sigmoid(v)
                     grad_x[i] = s * (one + v * (one - s)) * g
                 elif name == "gelu":
-                    density = half * real(_SQRT_2_PI * _SQRT_HALF) * exp(-half * v * v)
+                    density = real(_SQRT_2_PI / 2) * exp(-half * v * v)
                     cdf = half * (one + erf(v * real(_SQRT_HALF)))
                     grad_x[i] = (cdf + v * density) * g
                 elif name == "gelu_tanh":
-                    t = tanh(real(_SQRT_2_PI) * v * (one + real(_CUBIC) * v * v))
-                    slope = real(_SQRT_2_PI) * (one + real(3 * _CUBIC) * v * v)
-                    grad_x[i] = half * (one + t + v * (one - t * t) * slope) * g
+                    s = sigmoid(real(2 * _SQRT_2_PI) * v * (one + real(_CUBIC) * v * v))
+                    slope = real(2 * _SQRT_2_PI) * (one + real(3 * _CUBIC) * v * v)
+                    grad_x[i] = s * (one + v * (one - s) * slope) * g
 
     return backward

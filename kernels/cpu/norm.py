@@ -5,9 +5,9 @@ Batch norm reads its input as a (rows, channels) matrix, which is what channels-
 (statistics; normalise and activate), backward twice (the two sums that the gradient needs; the
 gradient); z, the value before the activation, is computed anew from x instead of being kept.
 
-Sums run over blocks of rows in the arrays' dtype, and the blocks join in float64. A block takes
-its first row as the origin, so that a mean far from zero cancels nothing. Blocks have a fixed
-size: the result does not depend on the number of threads.
+Sums run over blocks of rows in the arrays' dtype, and the blocks join in float64. Values are
+taken from an origin near the block's mean, so that a mean far from zero cancels nothing. Blocks
+have a fixed size: the result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -138,33 +138,39 @@ def _block(matrix: np.ndarray) -> int:
     return min(512, max(64, 4 * CHUNK // max(matrix.shape[1], 1)))
 
 
+def _by_channel(partial: np.ndarray, k: int) -> np.ndarray:
+    """(blocks, k C) as (blocks · k, C)."""
+    return partial.reshape(partial.shape[0] * k, partial.shape[1] // k)
+
+
 def _columns(vectors: tuple[np.ndarray, ...], k: int, dtype: np.dtype) -> list[np.ndarray]:
     """Vectors with an entry per channel as vectors with an entry per column of a folded matrix."""
     return [np.tile(vector.astype(dtype, copy=False), k) for vector in vectors]
 
 
-def _partial_sums(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two arrays for sums per block and column."""
+def _partial_sums(matrix: np.ndarray, number: int = 2) -> tuple[np.ndarray, ...]:
+    """Zeros for sums per block and column."""
     blocks = -(-len(matrix) // _block(matrix))
-    return tuple(np.zeros((2, blocks, matrix.shape[1]), matrix.dtype))
+    return tuple(np.zeros((number, blocks, matrix.shape[1]), matrix.dtype))
 
 
 def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance of each column of (M, C), (C,) in float64.
 
     A block of n values with origin o has the sums s1 = Σ (x - o) and s2 = Σ (x - o)²: its mean is
-    o + s1 / n, its squared deviations sum to s2 - s1² / n. Blocks join as in Chan et al. 1979.
+    o + s1 / n, its squared deviations sum to s2 - s1² / n. With every 16th row averaged for o,
+    s2 is at most 16 times that sum whatever the data are, so at most 16 times the rounding error
+    of s2 stays. Blocks join as in Chan et al. 1979.
     """
-    channels = matrix.shape[1]
     folded, k = _fold(matrix)
     block = _block(folded)
-    s1, s2 = _partial_sums(folded)
-    _block_moments(folded, block, s1, s2)
+    origin, s1, s2 = _partial_sums(folded, 3)
+    _block_moments(folded, block, origin, s1, s2)
     starts = np.arange(0, len(folded), block)
     counts = np.minimum(block, len(folded) - starts)[:, None].astype(np.float64)
-    means = folded[starts] + s1 / counts
-    deviations = (s2 - s1 * (s1 / counts)).reshape(-1, channels).sum(0)
-    means = means.reshape(-1, channels)
+    means = origin + s1 / counts
+    deviations = _by_channel(s2 - s1 * (s1 / counts), k).sum(0)
+    means = _by_channel(means, k)
     counts = counts.repeat(k, axis=0)
     size = max(len(matrix), 1)
     mean = (counts * means).sum(0) / size
@@ -190,8 +196,7 @@ def _gradient_sums(
     _block_gradients(
         grad.reshape(folded.shape), folded, _block(folded), *columns, real(slope), s0, s1
     )
-    channels = matrix.shape[1]
-    return tuple(s.reshape(-1, channels).sum(0, dtype=np.float64) for s in (s0, s1))
+    return tuple(_by_channel(s, k).sum(0, dtype=np.float64) for s in (s0, s1))
 
 
 def _input_gradient(
@@ -218,12 +223,17 @@ def _damp(v, z, slope):
 
 
 @kernel
-def _block_moments(x, block, s1, s2):
+def _block_moments(x, block, origin, s1, s2):
     for b in prange(s1.shape[0]):
         start = b * block
-        for r in range(start, min(start + block, x.shape[0])):
+        stop = min(start + block, x.shape[0])
+        samples = (stop - start + 15) // 16
+        for r in range(start, stop, 16):
             for c in range(x.shape[1]):
-                d = x[r, c] - x[start, c]
+                origin[b, c] += x[r, c] / samples
+        for r in range(start, stop):
+            for c in range(x.shape[1]):
+                d = x[r, c] - origin[b, c]
                 s1[b, c] += d
                 s2[b, c] += d * d
 
@@ -295,16 +305,17 @@ def layer_norm_grad(
 def _layer_norm_rows(x, block, weight, bias, eps, y, mean, rstd):
     """The sums of a row are in float64: conversions are cheap beside reading the memory."""
     rows, size = x.shape
+    count = max(size, 1)
     for b in prange(-(-rows // block)):
         for r in range(b * block, min((b + 1) * block, rows)):
             total = 0.0
             for i in range(size):
                 total += x[r, i]
-            center = total / size
+            center = total / count
             squares = 0.0
             for i in range(size):
                 squares += (x[r, i] - center) ** 2
-            inverse = 1 / math.sqrt(squares / size + eps)
+            inverse = 1 / math.sqrt(squares / count + eps)
             for i in range(size):
                 y[r, i] = (x[r, i] - center) * inverse * weight[i] + bias[i]
             mean[r] = center
@@ -314,6 +325,7 @@ def _layer_norm_rows(x, block, weight, bias, eps, y, mean, rstd):
 @kernel
 def _layer_norm_gradients(grad, x, block, mean, rstd, weight, grad_x, s0, s1):
     rows, size = x.shape
+    count = max(size, 1)
     for b in prange(s0.shape[0]):
         for r in range(b * block, min((b + 1) * block, rows)):
             total = 0.0
@@ -324,8 +336,8 @@ def _layer_norm_gradients(grad, x, block, mean, rstd, weight, grad_x, s0, s1):
                 s1[b, i] += grad[r, i] * normal
                 total += grad[r, i] * weight[i]
                 product += grad[r, i] * weight[i] * normal
-            mean0 = total / size
-            mean1 = product / size
+            mean0 = total / count
+            mean1 = product / count
             for i in range(size):
                 normal = (x[r, i] - mean[r]) * rstd[r]
                 grad_x[r, i] = rstd[r] * (grad[r, i] * weight[i] - mean0 - normal * mean1)

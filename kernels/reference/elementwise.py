@@ -1,21 +1,21 @@
 """Activation functions and their gradients.
 
-| name       | y                                            | saved  | dy/dx                       |
-| ---------- | -------------------------------------------- | ------ | --------------------------- |
-| relu       | max(x, 0)                                    | output | [y > 0]                     |
-| leaky_relu | x if x > 0 else param · x, param >= 0        | output | 1 if y > 0 else param       |
-| elu        | x if x > 0 else param · (eˣ - 1), param >= 0 | output | 1 if y > 0 else y + param   |
-| softplus   | log(1 + eˣ)                                  | output | 1 - e⁻ʸ                     |
-| sigmoid    | σ(x) = 1 / (1 + e⁻ˣ)                         | output | y (1 - y)                   |
-| tanh       | tanh x                                       | output | 1 - y²                      |
-| silu       | x σ(x)                                       | input  | σ(x) (1 + x (1 - σ(x)))     |
-| gelu       | x Φ(x), Φ the normal distribution function   | input  | Φ(x) + x φ(x), φ = Φ′       |
-| gelu_tanh  | x (1 + t) / 2, t = tanh(√(2/π) (x + c x³))   | input  | (1 + t + x (1 - t²) t′) / 2 |
+| name       | y                                          | saved  | dy/dx                       |
+| ---------- | ------------------------------------------ | ------ | --------------------------- |
+| relu       | max(x, 0)                                  | output | [y > 0]                     |
+| leaky_relu | x if x > 0 else a x                        | output | 1 if y > 0 else a           |
+| elu        | x if x > 0 else a (eˣ - 1)                 | output | 1 if y > 0 else y + a       |
+| softplus   | log(1 + eˣ)                                | output | 1 - e⁻ʸ                     |
+| sigmoid    | σ(x) = 1 / (1 + e⁻ˣ)                       | output | y (1 - y)                   |
+| tanh       | tanh x                                     | output | 1 - y²                      |
+| silu       | x σ(x)                                     | input  | σ(x) (1 + x (1 - σ(x)))     |
+| gelu       | x Φ(x), Φ the normal distribution          | input  | Φ(x) + x φ(x), φ = Φ′       |
+| gelu_tanh  | x (1 + t) / 2, t = tanh(√(2/π) (x + c x³)) | input  | (1 + t + x (1 - t²) t′) / 2 |
 
-`saved` is what the gradient reads: the output wherever it says enough, because the next layer
-keeps it as its input anyway. That is why a negative `param`, where y no longer tells the sign of
-x, is refused. At a kink the slope is the one from below. In gelu_tanh c = 0.044715 and
-t′ = √(2/π) (1 + 3 c x²) (Hendrycks & Gimpel 2016, Gaussian error linear units).
+with a = `param`, c = 0.044715 and t′ = √(2/π) (1 + 3 c x²). `saved` is what the gradient reads:
+the output wherever it says enough, because the next layer keeps it as its input anyway. That is
+why a negative `param`, where y no longer tells the sign of x, is refused. At a kink the slope is
+the one from below. Source of gelu: Hendrycks & Gimpel 2016, Gaussian error linear units.
 """
 
 from __future__ import annotations

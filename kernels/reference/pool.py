@@ -50,7 +50,10 @@ def windows(
 
 
 def nearest(size: int, out: int) -> np.ndarray:
-    """The elements that nearest-neighbour resizing takes: floor(i · size / out) for i < out."""
+    """The elements that nearest-neighbour resizing takes: floor(i · size / out) for i < out.
+
+    PyTorch takes size / out in float32, and so the element before for some sizes (2 to 82, say).
+    """
     return np.arange(out) * size // out
 
 
@@ -81,7 +84,8 @@ def max_pool2d(
     y = np.empty((*x.shape[:2], *shape), x.dtype)
     indices = np.empty(y.shape, np.int32)
     for (i, j), (rows, columns) in pairs:
-        window = x[:, :, rows, columns].reshape(*x.shape[:2], -1)
+        part = x[:, :, rows, columns]
+        window = part.reshape(*x.shape[:2], part.shape[2] * part.shape[3])
         best = window.argmax(-1)
         y[:, :, i, j] = np.take_along_axis(window, best[..., None], -1)[..., 0]
         indices[:, :, i, j] = image[rows, columns].ravel()[best]
