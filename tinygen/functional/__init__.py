@@ -6,5 +6,6 @@ from .elementwise import *
 from .linear import *
 from .norm import *
 from .pool import *
+from .recurrent import *
 from .reduce import *
 from .shape import *

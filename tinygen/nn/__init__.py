@@ -7,3 +7,4 @@ from .conv import *
 from .linear import *
 from .module import *
 from .norm import *
+from .recurrent import *
