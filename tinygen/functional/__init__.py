@@ -4,8 +4,10 @@ from .activation import *
 from .conv import *
 from .elementwise import *
 from .linear import *
+from .loss import *
 from .norm import *
 from .pool import *
 from .recurrent import *
 from .reduce import *
 from .shape import *
+from .softmax import *

@@ -1,0 +1,116 @@
+"""Losses. `reduction`: "mean" (the default), "sum", or "none" for one value per element."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..autograd import Op
+from ..device import array_module, kernels
+from ..tensor import Tensor
+from .activation import sigmoid
+from .reduce import mean, sum
+from .shape import permute, reshape, unsqueeze
+from .softmax import Softmax
+
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
+
+
+class CrossEntropy(Op):
+    """-log softmax(logits)[target] for each row of (M, K) -> (M,)."""
+
+    def __init__(self, targets):
+        self.targets = targets
+
+    def forward(self, logits):
+        losses, self.lse = kernels("softmax", logits).cross_entropy(logits, self.targets)
+        self.save(logits)
+        return losses
+
+    def backward(self, grad):
+        (logits,) = self.saved
+        if isinstance(grad, Tensor):
+            xp = array_module(self.targets)
+            one_hot = self.targets[:, None] == xp.arange(logits.shape[1])
+            return unsqueeze(grad, 1) * (Softmax()(logits) - one_hot.astype(logits.dtype))
+        return kernels("softmax", grad).cross_entropy_grad(grad, logits, self.targets, self.lse)
+
+
+class BinaryCrossEntropyWithLogits(Op):
+    """-t log σ(x) - (1 - t) log(1 - σ(x)) = max(x, 0) - x t + log(1 + exp(-|x|))."""
+
+    def forward(self, logits, targets):
+        self.save(logits, targets)
+        return kernels("softmax", logits).binary_cross_entropy_with_logits(logits, targets)
+
+    def backward(self, grad):
+        logits, targets = self.saved
+        grad_targets = -grad * logits if self.needs_grad(1) else None
+        if not self.needs_grad(0):
+            return None, grad_targets
+        if isinstance(grad, Tensor):
+            return grad * (sigmoid(logits) - targets), grad_targets
+        kernel = kernels("softmax", logits)
+        grad_logits = kernel.binary_cross_entropy_with_logits_grad(grad, logits, targets)
+        return grad_logits, grad_targets
+
+
+def _reduce(losses, reduction: str, op: str):
+    if reduction == "mean":
+        return mean(losses)
+    if reduction == "sum":
+        return sum(losses)
+    if reduction != "none":
+        raise ValueError(f"{op}: reduction={reduction!r} must be 'mean', 'sum' or 'none'")
+    return losses
+
+
+def cross_entropy(input, target, *, reduction: str = "mean"):
+    """-log softmax(logits)[target], in nats.
+
+    input: logits (N, K) or (N, K, d1, ...); target: integers in [0, K) of shape (N,) or
+    (N, d1, ...). IndexError for a class outside.
+    """
+    data = target.data if isinstance(target, Tensor) else np.asarray(target)
+    if data.dtype.kind not in "iu":
+        raise TypeError(f"cross_entropy: expected integer classes as target, got {data.dtype}")
+    if input.ndim < 2 or data.shape != (input.shape[0], *input.shape[2:]):
+        raise ValueError(
+            f"cross_entropy: logits {input.shape} are (N, K, ...), so the target must have shape "
+            f"{(*input.shape[:1], *input.shape[2:])}, got {data.shape}"
+        )
+    classes = input.shape[1]
+    if data.size and not 0 <= int(data.min()) <= int(data.max()) < classes:
+        raise IndexError(
+            f"cross_entropy: targets {data.min()}..{data.max()} for {classes} classes"
+        )
+    if input.ndim > 2:
+        input = permute(input, 0, *range(2, input.ndim), 1)
+    losses = CrossEntropy(data.reshape(-1))(reshape(input, math.prod(data.shape), classes))
+    return _reduce(reshape(losses, data.shape), reduction, "cross_entropy")
+
+
+def binary_cross_entropy_with_logits(input, target, *, reduction: str = "mean"):
+    """-t log σ(x) - (1 - t) log(1 - σ(x)) for logits x and targets t in [0, 1], in nats.
+
+    Never infinite for finite logits. The target has the input's shape.
+    """
+    if not hasattr(target, "shape") or tuple(target.shape) != tuple(input.shape):
+        raise ValueError(
+            "binary_cross_entropy_with_logits: input and target must have one shape, got "
+            f"{tuple(input.shape)} and {getattr(target, 'shape', type(target).__name__)}"
+        )
+    losses = BinaryCrossEntropyWithLogits()(input, target)
+    return _reduce(losses, reduction, "binary_cross_entropy_with_logits")
+
+
+def mse_loss(input, target, *, reduction: str = "mean"):
+    """(x - t)²; input and target have one shape."""
+    if tuple(getattr(target, "shape", ())) != tuple(input.shape):
+        raise ValueError(
+            f"mse_loss: input {tuple(input.shape)} and target "
+            f"{tuple(getattr(target, 'shape', ()))} must have one shape"
+        )
+    difference = input - target
+    return _reduce(difference * difference, reduction, "mse_loss")

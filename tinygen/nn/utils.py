@@ -1,0 +1,114 @@
+"""Gradient clipping and weight normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from .. import functional as F
+from ..autograd import no_grad
+from ..device import array_module, kernels
+from ..tensor import Tensor
+from .module import Module, Parameter
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "remove_weight_norm", "weight_norm"]
+
+
+def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients together so that their joint Euclidean norm is at most `max_norm`.
+
+    Returns the norm before. A norm that is not finite leaves the gradients as they are, for the
+    caller to see.
+    """
+    grads = [p.grad.data for p in parameters if p.grad is not None]
+    if not grads:
+        return 0.0
+    rule = kernels("optim", grads[0])
+    norm = rule.global_norm(grads)
+    if np.isfinite(norm) and norm > max_norm:
+        rule.scale_(grads, max_norm / norm)
+    return norm
+
+
+def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
+    """Limit every component of the gradients to [-clip_value, clip_value]."""
+    for p in parameters:
+        if p.grad is not None:
+            data = p.grad.data
+            array_module(data).clip(data, -clip_value, clip_value, out=data)
+
+
+class _WeightNorm:
+    """The hook behind `weight_norm`: computes w = g v/|v| before each call."""
+
+    def __init__(self, name: str, axis: int, data_dependent: bool):
+        self.name, self.axis, self.uninitialised = name, axis, data_dependent
+
+    def weight(self, module: Module) -> Tensor:
+        g, v = (getattr(module, f"{self.name}_{part}") for part in "gv")
+        others = tuple(i for i in range(v.ndim) if i != self.axis)
+        return v * (g / F.sqrt(F.sum(v * v, others, keepdims=True)))
+
+    def before(self, module: Module, args: tuple) -> None:
+        object.__setattr__(module, self.name, self.weight(module))
+
+    def after(self, module: Module, args: tuple, output):
+        """At the first call: g and b so that the outputs of this batch have mean 0, variance 1."""
+        if not self.uninitialised:
+            return None
+        self.uninitialised = False
+        data = output.data
+        channels = 1 if data.ndim > 1 else 0
+        others = tuple(i for i in range(data.ndim) if i != channels)
+        mean, std = data.mean(others), data.std(others) + 1e-8
+        g = getattr(module, f"{self.name}_g")
+        bias = module._parameters.get("bias")
+        with no_grad():
+            along = [1] * g.ndim
+            along[self.axis] = -1
+            g.mul_((1 / std).reshape(along).astype(g.dtype))
+            if bias is not None:
+                bias.sub_(mean).div_(std)
+        self.before(module, args)
+        return module.forward(*args)
+
+
+def weight_norm(
+    module: Module, name: str = "weight", dim: int = 0, *, data_dependent_init: bool = False
+) -> Module:
+    """Train a weight as w = g · v / |v|, one length g for each slice along `dim`.
+
+    The module's `weight` gives way to the parameters `weight_g` and `weight_v`. With
+    `data_dependent_init` the first call sets g and the bias so that each output channel has mean 0
+    and variance 1 over that batch (Salimans & Kingma 2016, section 3).
+    """
+    v = module._parameters.pop(name)
+    if v is None:
+        raise ValueError(f"weight_norm: {type(module).__name__} has no parameter {name!r}")
+    others = tuple(i for i in range(v.ndim) if i != dim)
+    xp = array_module(v.data)
+    g = xp.sqrt((v.data * v.data).sum(others, keepdims=True))
+    setattr(module, f"{name}_g", Parameter(g))
+    setattr(module, f"{name}_v", v)
+    hook = _WeightNorm(name, dim, data_dependent_init)
+    handles = [module.register_forward_pre_hook(hook.before)]
+    if data_dependent_init:
+        handles.append(module.register_forward_hook(hook.after))
+    object.__setattr__(module, f"_{name}_norm", (hook, handles))
+    hook.before(module, ())
+    return module
+
+
+def remove_weight_norm(module: Module, name: str = "weight") -> Module:
+    """Make the weight a parameter of its own again, with its present value."""
+    hook, handles = module.__dict__.pop(f"_{name}_norm", (None, []))
+    if hook is None:
+        raise ValueError(f"remove_weight_norm: {name!r} of {type(module).__name__} has none")
+    value = hook.weight(module).data
+    for handle in handles:
+        handle.remove()
+    for part in (name, f"{name}_g", f"{name}_v"):
+        delattr(module, part)
+    setattr(module, name, Parameter(value))
+    return module
