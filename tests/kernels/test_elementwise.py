@@ -6,9 +6,9 @@ import functools
 
 import numpy as np
 import pytest
+from helpers import LAYOUTS, in_layout
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import LAYOUTS, arrange
 from tinygen_kernels.cpu import elementwise as cpu
 from tinygen_kernels.cpu.jit import CHUNK
 from tinygen_kernels.reference import elementwise as reference
@@ -35,13 +35,13 @@ def test_cpu_equals_reference(name, dtype, shape, layout, grad_layout, seed):
     param = PARAMS.get(name, 0.0)
     x = (3 * rng.standard_normal(shape)).astype(dtype)
     grad = rng.standard_normal(shape).astype(dtype)
-    y = cpu.activation(arrange(x, layout), name, param)
+    y = cpu.activation(in_layout(x, layout), name, param)
     wide_y = reference.activation(x.astype(np.float64), name, param)
     assert y.dtype == dtype
     np.testing.assert_allclose(y, wide_y, **TOLERANCE[dtype])
 
-    saved = saved_by(name, arrange(x, layout), y)
-    grad_x = cpu.activation_grad(arrange(grad, grad_layout), saved, name, param)
+    saved = saved_by(name, in_layout(x, layout), y)
+    grad_x = cpu.activation_grad(in_layout(grad, grad_layout), saved, name, param)
     expected = reference.activation_grad(grad, saved.astype(np.float64), name, param)
     assert grad_x.dtype == dtype
     np.testing.assert_allclose(grad_x, expected, **TOLERANCE[dtype])
@@ -77,7 +77,7 @@ def test_many_chunks_equal_one(name):
 
 
 def test_memory_order_of_the_input_is_kept():
-    x = arrange(np.arange(-12.0, 12.0, dtype=np.float32).reshape(1, 2, 3, 4), "channels_last")
+    x = in_layout(np.arange(-12.0, 12.0, dtype=np.float32).reshape(1, 2, 3, 4), "channels_last")
     y = cpu.activation(x, "relu")
     assert y.strides == x.strides
     assert cpu.activation_grad(np.ones_like(y, order="C"), y, "relu").strides == x.strides

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
+from helpers import LAYOUTS, in_layout
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import LAYOUTS, arrange
 from tinygen_kernels.cpu import norm as cpu
 from tinygen_kernels.reference import norm as reference
 
@@ -62,7 +62,7 @@ def test_batch_norm_equals_reference(
     if not (with_weight and with_bias):
         z = reference.batch_norm(x.astype(np.float64), weight, bias, eps=EPS)[0]
         grad[np.abs(z) < 1e-3] = 0
-    arranged = arrange(x, layout)
+    arranged = in_layout(x, layout)
     forward = cpu.batch_norm(arranged, weight, bias, eps=EPS, **options)
     expected = reference.batch_norm(x, weight, bias, eps=EPS, **options)
     assert_all_close(forward, expected, dtype)
@@ -70,7 +70,7 @@ def test_batch_norm_equals_reference(
     _, mean, var = expected
     arguments = (mean, var, weight, bias)
     backward = cpu.batch_norm_grad(
-        arrange(grad, grad_layout), arranged, *arguments, eps=EPS, **options
+        in_layout(grad, grad_layout), arranged, *arguments, eps=EPS, **options
     )
     expected = reference.batch_norm_grad(grad, x, *arguments, eps=EPS, **options)
     assert_all_close(backward, expected, dtype)
@@ -80,7 +80,7 @@ def test_batch_norm_equals_reference(
 def test_scale_shift_equals_reference(shape, dtype, activation, layout, seed):
     x, scale, shift, grad, options = draw(shape, dtype, seed, activation)
     grad[np.abs(reference.scale_shift(x, scale, shift)) < 1e-3] = 0
-    arranged = arrange(x, layout)
+    arranged = in_layout(x, layout)
     y = cpu.scale_shift(arranged, scale, shift, **options)
     assert_all_close([y], [reference.scale_shift(x, scale, shift, **options)], dtype)
     gradients = cpu.scale_shift_grad(grad, arranged, scale, shift, **options)
@@ -137,6 +137,15 @@ def test_relu_of_minus_infinity_is_zero():
         np.testing.assert_array_equal(y, [[0, np.inf], [1, 0]])
 
 
+@pytest.mark.parametrize("kernels", [reference, cpu])
+def test_slope_at_the_kink_is_the_one_from_below(kernels):
+    one, zero = np.ones(3), np.zeros(3)
+    grad_x, _, _ = kernels.scale_shift_grad(
+        np.ones((2, 3)), np.zeros((2, 3)), one, zero, activation="leaky_relu", param=0.25
+    )
+    np.testing.assert_array_equal(grad_x, 0.25)
+
+
 def test_result_does_not_depend_on_the_number_of_threads():
     x, weight, bias, grad, options = draw((33, 20, 12, 15), np.float32, 3, "relu")
     rows = x.transpose(0, 2, 3, 1).reshape(-1, 20)
@@ -176,8 +185,8 @@ def test_layer_norm_equals_reference(size, width, dtype, with_weight, strided, s
     x = (rng.standard_normal((size, width)) + 3).astype(dtype)
     grad = rng.standard_normal((size, width)).astype(dtype)
     weight, bias = (rng.standard_normal((2, width))).astype(dtype) if with_weight else (None, None)
-    layout = "strided" if strided else "contiguous"
-    arranged = arrange(x, layout)
+    layout = "strided" if strided else "C"
+    arranged = in_layout(x, layout)
     forward = cpu.layer_norm(arranged, weight, bias, eps=EPS)
     expected = reference.layer_norm(x, weight, bias, eps=EPS)
     # The gain 1 / sqrt(var + eps) of a single column is 316: rounding errors grow by as much.
@@ -186,7 +195,7 @@ def test_layer_norm_equals_reference(size, width, dtype, with_weight, strided, s
         assert a.dtype == dtype
         np.testing.assert_allclose(a, e, rtol=TOLERANCE[dtype]["rtol"], atol=scaled)
     statistics = expected[1:]
-    backward = cpu.layer_norm_grad(arrange(grad, layout), arranged, *statistics, weight)
+    backward = cpu.layer_norm_grad(in_layout(grad, layout), arranged, *statistics, weight)
     expected = reference.layer_norm_grad(grad, x, *statistics, weight)
     assert_all_close(backward, expected, dtype)
 

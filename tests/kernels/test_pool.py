@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import LAYOUTS, in_layout
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import LAYOUTS, arrange
 from tinygen_kernels.cpu import pool as cpu
 from tinygen_kernels.reference import pool as reference
 
@@ -59,13 +59,13 @@ def same_order(a: np.ndarray, b: np.ndarray) -> bool:
 def test_max_pool_equals_reference(problem, dtype, layout, grad_layout, seed):
     shape, options = problem
     x = np.round(numbers(shape, dtype, seed))  # with ties
-    y, indices = cpu.max_pool2d(arrange(x, layout), **options)
+    y, indices = cpu.max_pool2d(in_layout(x, layout), **options)
     expected_y, expected_indices = reference.max_pool2d(x, **options)
     np.testing.assert_array_equal(y, expected_y)
     np.testing.assert_array_equal(indices, expected_indices)
     assert (y.dtype, indices.dtype) == (dtype, np.int32)
     grad = numbers(y.shape, dtype, seed)
-    grad_x = cpu.max_pool2d_grad(arrange(grad, grad_layout), indices, shape[2:])
+    grad_x = cpu.max_pool2d_grad(in_layout(grad, grad_layout), indices, shape[2:])
     expected = reference.max_pool2d_grad(grad, expected_indices, shape[2:])
     assert grad_x.dtype == dtype
     np.testing.assert_allclose(grad_x, expected, **TOLERANCE[dtype])
@@ -76,11 +76,11 @@ def test_avg_pool_equals_reference(problem, include, dtype, layout, grad_layout,
     shape, options = problem
     x = numbers(shape, dtype, seed)
     options = {**options, "count_include_pad": include}
-    y = cpu.avg_pool2d(arrange(x, layout), **options)
+    y = cpu.avg_pool2d(in_layout(x, layout), **options)
     assert y.dtype == dtype
     np.testing.assert_allclose(y, reference.avg_pool2d(x, **options), **TOLERANCE[dtype])
     grad = numbers(y.shape, dtype, seed)
-    grad_x = cpu.avg_pool2d_grad(arrange(grad, grad_layout), shape[2:], **options)
+    grad_x = cpu.avg_pool2d_grad(in_layout(grad, grad_layout), shape[2:], **options)
     assert grad_x.dtype == dtype
     expected = reference.avg_pool2d_grad(grad, shape[2:], **options)
     np.testing.assert_allclose(grad_x, expected, **TOLERANCE[dtype])
@@ -89,11 +89,11 @@ def test_avg_pool_equals_reference(problem, include, dtype, layout, grad_layout,
 @given(shapes, pairs(1, 12), dtypes, layouts, seeds)
 def test_interpolate_equals_reference(shape, size, dtype, layout, seed):
     x = numbers(shape, dtype, seed)
-    y = cpu.interpolate_nearest(arrange(x, layout), size)
+    y = cpu.interpolate_nearest(in_layout(x, layout), size)
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, reference.interpolate_nearest(x, size))
     grad = numbers(y.shape, dtype, seed)
-    grad_x = cpu.interpolate_nearest_grad(arrange(grad, layout), shape[2:])
+    grad_x = cpu.interpolate_nearest_grad(in_layout(grad, layout), shape[2:])
     expected = reference.interpolate_nearest_grad(grad, shape[2:])
     np.testing.assert_allclose(grad_x, expected, **TOLERANCE[dtype])
 
@@ -173,13 +173,13 @@ def test_nearest_equals_pytorch():
 
 
 @BOTH
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", ["C", "channels_last"])
 def test_max_pool_ties_and_nan(kernels, layout):
     x = np.zeros((1, 2, 4, 4))
     x[0, 1, 1, 1] = x[0, 1, 2, 1] = np.nan
     x[0, 1, 2:, 2:] = -np.inf
     pooled = kernels.max_pool2d(
-        arrange(x, layout), kernel_size=(2, 2), stride=(2, 2), padding=(0, 0)
+        in_layout(x, layout), kernel_size=(2, 2), stride=(2, 2), padding=(0, 0)
     )
     y, indices = pooled
     np.testing.assert_array_equal(indices[0, 0], [[0, 2], [8, 10]])  # the first of equals
@@ -187,9 +187,9 @@ def test_max_pool_ties_and_nan(kernels, layout):
     np.testing.assert_array_equal(indices[0, 1], [[5, 2], [9, 10]])
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", ["C", "channels_last"])
 def test_memory_order_of_the_input_is_kept(layout):
-    x = arrange(numbers((2, 3, 6, 8), np.float32, 0), layout)
+    x = in_layout(numbers((2, 3, 6, 8), np.float32, 0), layout)
     window = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0)}
     y, indices = cpu.max_pool2d(x, **window)
     averages = cpu.avg_pool2d(x, **window)
