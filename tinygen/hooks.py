@@ -141,7 +141,7 @@ class profile(op_hook):
                 f"{op.forward_seconds * 1e6 / max(op.forward_calls, 1):>10.1f}"
                 f"{op.backward_seconds * 1e6:>13.1f}"
                 f"{op.backward_seconds * 1e6 / max(op.backward_calls, 1):>10.1f}"
-                f"{op.seconds / total:>8.1%}{op.output_bytes / 1e6:>11.3f}"
+                f"{op.seconds / (total or 1):>8.1%}{op.output_bytes / 1e6:>11.3f}"
             )
         lines.append(f"{sum(op.forward_calls for op in rows)} calls, {total * 1e3:.3f} ms in ops")
         return "\n".join(lines)
