@@ -102,6 +102,20 @@ def _consecutive(offsets: np.ndarray, phases: np.ndarray, column: int) -> bool:
 
 
 @serial_kernel
+def _copy(target, at, source, start, count):
+    """target[at:][:count] = source[start:][:count]; unsigned, so that Numba need not test every
+    index for being negative and the loop becomes a block copy."""
+    for c in range(count):
+        target[np.uintp(at + c)] = source[np.uintp(start + c)]
+
+
+@serial_kernel
+def _fill(target, at, count, value):
+    for c in range(count):
+        target[np.uintp(at + c)] = value
+
+
+@serial_kernel
 def _gather(
     cols, x, height, width, x_channels, channel, channels, first, count, nh, nw,
     stride_h, stride_w, off_h, off_w, run,
@@ -123,24 +137,18 @@ def _gather(
             h = i * stride_h + off_h[tap_h]
             line = (image * height + h) * width
             if h < 0 or h >= height:
-                for c in range(taps_w * channels):
-                    cols[k + c] = 0
+                _fill(cols, k, taps_w * channels, 0)
                 k += taps_w * channels
             elif inside:
-                start = (line + left) * channels
-                for c in range(taps_w * channels):
-                    cols[k + c] = x[start + c]
+                _copy(cols, k, x, (line + left) * channels, taps_w * channels)
                 k += taps_w * channels
             else:
                 for tap_w in range(taps_w):
                     w = j * stride_w + off_w[tap_w]
                     if w < 0 or w >= width:
-                        for c in range(channels):
-                            cols[k + c] = 0
+                        _fill(cols, k, channels, 0)
                     else:
-                        start = (line + w) * x_channels + channel
-                        for c in range(channels):
-                            cols[k + c] = x[start + c]
+                        _copy(cols, k, x, (line + w) * x_channels + channel, channels)
                     k += channels
         j += 1
         if j == nw:
@@ -183,11 +191,11 @@ def _gather_gemm(
         if not direct:
             block = np.empty(count * o_group, x.dtype)
         for group in range(groups):
-            for row in range(count):
-                for o in range(o_group):
-                    block[row * o_group + o] = (
-                        bias[group * o_group + o] if bias.shape[0] > 0 else 0
-                    )
+            if bias.shape[0] == 0:
+                _fill(block, 0, count * o_group, 0)
+            else:
+                for row in range(count):
+                    _copy(block, row * o_group, bias, group * o_group, o_group)
             for tap in range(0, rows, step):
                 part = taps_h[tap : tap + step]
                 k0, k = tap * depth, part.shape[0] * depth
@@ -208,8 +216,7 @@ def _gather_gemm(
                     i, j = divmod(pixel, nw)
                     h, w = h0 + i * out_step[0], w0 + j * out_step[1]
                     start = ((image * out_h + h) * out_w + w) * o_all + group * o_group
-                    for o in range(o_group):
-                        flat_out[start + o] = block[row * o_group + o]
+                    _copy(flat_out, start, block, row * o_group, o_group)
 
 
 @kernel
