@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -68,9 +69,7 @@ def _input_grad_plan(n, height, width, kernel, stride, padding, dilation, channe
         for pw in range(min(stride[1], width)):
             taps_w = _taps(pw, kernel[1], stride[1], padding[1], dilation[1])
             nh, nw = -(-(height - ph) // stride[0]), -(-(width - pw) // stride[1])
-            phases.append(
-                [ph, pw, nh, nw, len(off_h), len(taps_h), len(off_w), len(taps_w), row]
-            )
+            phases.append([ph, pw, nh, nw, len(off_h), len(taps_h), len(off_w), len(taps_w), row])
             taps.append(([t for t, _ in taps_h], [t for t, _ in taps_w]))
             row += len(taps_h) * len(taps_w) * channels_in
             off_w += [offset for _, offset in taps_w]
@@ -87,7 +86,7 @@ def _blocks(n: int, phases: np.ndarray) -> np.ndarray:
         pixels = n * nh * nw
         count = max(1, round(pixels / ROWS))
         edges = [pixels * i // count for i in range(count + 1)]
-        blocks += [(phase, a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+        blocks += [(phase, a, b) for a, b in pairwise(edges) if b > a]
     return np.array(blocks, np.int64).reshape(-1, 3)
 
 
@@ -298,10 +297,16 @@ def _nhwc(x: np.ndarray) -> np.ndarray:
     return channels_last(x).transpose(0, 2, 3, 1)
 
 
+def _dense_bias(bias: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
+    """Contiguous, or empty: one type for the kernels, which are compiled for each."""
+    return np.empty(0, dtype) if bias is None else np.ascontiguousarray(bias)
+
+
 def _is_matrix_product(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair):
     """Whether every pixel is read once: a 1×1 kernel, or a kernel that covers the whole input."""
-    whole = kernel == size and dilation == (1, 1)
-    return padding == (0, 0) and (whole or (kernel == (1, 1) and stride == (1, 1)))
+    if padding != (0, 0) or dilation != (1, 1):
+        return False
+    return kernel == size or (kernel == (1, 1) and stride == (1, 1))
 
 
 def conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
@@ -309,8 +314,8 @@ def conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
 
     x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,) -> y (N, O, OH, OW), channels-last.
     """
-    n, c, *size = x.shape
-    o, c_group, *kernel_size = weight.shape
+    n, _, *size = x.shape
+    o, _, *kernel_size = weight.shape
     out_size = [
         (i + 2 * p - d * (k - 1) - 1) // s + 1
         for i, k, s, p, d in zip(size, kernel_size, stride, padding, dilation, strict=True)
@@ -332,7 +337,7 @@ def conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
         with one_thread():
             _gather_gemm(
                 gemm_address(x.dtype), x, weight.reshape(groups, o // groups, depth), True,
-                np.empty(0, x.dtype) if bias is None else bias, out, stride, (1, 1),
+                _dense_bias(bias, x.dtype), out, stride, (1, 1),
                 phases, off_h, off_w, blocks, groups == 1 and dilation[1] == 1, MIN_DEPTH,
                 x.dtype.type(1),
             )  # fmt: skip
@@ -357,13 +362,14 @@ def conv2d_input_grad(grad, weight, bias=None, *, input_size, stride, padding, d
             gx += bias
         return gx.transpose(0, 3, 1, 2)
     out = np.empty((n, *input_size, c), grad.dtype)
-    no_bias = np.empty(0, grad.dtype)
-    if groups == 1 and c < FEW_CHANNELS and grad.size and out.size:
+    if not out.size:
+        return out.transpose(0, 3, 1, 2)
+    bias = _dense_bias(bias, grad.dtype)
+    if groups == 1 and c < FEW_CHANNELS and grad.size:
         with one_thread():
             _products_then_sum(
-                gemm_address(grad.dtype), grad, weight.reshape(o, -1),
-                no_bias if bias is None else bias, out, stride, padding, dilation,
-                tuple(kernel_size), grad.dtype.type(1),
+                gemm_address(grad.dtype), grad, weight.reshape(o, -1), bias, out,
+                stride, padding, dilation, tuple(kernel_size), grad.dtype.type(1),
             )  # fmt: skip
         return out.transpose(0, 3, 1, 2)
     phases, off_h, off_w, blocks, taps = _input_grad_plan(
@@ -375,14 +381,13 @@ def conv2d_input_grad(grad, weight, bias=None, *, input_size, stride, padding, d
         by_group[:, :, th][:, :, :, tw].transpose(0, 2, 3, 1, 4).reshape(groups, -1, c // groups)
         for th, tw in taps
     ]
-    if out.size:
-        with one_thread():
-            _gather_gemm(
-                gemm_address(grad.dtype), grad, np.concatenate(packed, 1), False,
-                no_bias if bias is None else bias, out, (1, 1), stride,
-                phases, off_h, off_w, blocks,
-                groups == 1 and _consecutive(off_w, phases, 6), MIN_DEPTH, grad.dtype.type(1),
-            )  # fmt: skip
+    rows = np.ascontiguousarray(np.concatenate(packed, 1))  # NumPy may choose another order
+    with one_thread():
+        _gather_gemm(
+            gemm_address(grad.dtype), grad, rows, False, bias, out, (1, 1), stride,
+            phases, off_h, off_w, blocks,
+            groups == 1 and _consecutive(off_w, phases, 6), MIN_DEPTH, grad.dtype.type(1),
+        )  # fmt: skip
     return out.transpose(0, 3, 1, 2)
 
 
