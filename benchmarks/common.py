@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 
-def time_call(call: Callable[[], Any], *, seconds: float, least: int = 5) -> dict[str, float]:
+def time_call(
+    call: Callable[[], Any], *, seconds: float, warm_up: int = 2, least: int = 5
+) -> dict[str, float]:
     """Median, 20th and 80th percentile of single calls, in seconds; and the CPU time of one."""
-    call()
-    call()
+    for _ in range(warm_up):
+        call()
     samples: list[float] = []
     cpu = time.process_time()
     begin = time.perf_counter()

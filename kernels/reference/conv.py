@@ -43,7 +43,7 @@ def conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
     weight = weight.reshape(groups, o // groups, *weight.shape[1:])
     y = np.zeros((n, groups, o // groups, *out_size), x.dtype)
     for kh, kw, window in _windows(x, kernel_size, out_size, stride, dilation):
-        y += np.einsum("ngchw,goc->ngohw", window, weight[..., kh, kw])
+        y += np.einsum("ngchw,goc->ngohw", window, weight[..., kh, kw], optimize=True)
     y = y.reshape(n, o, *out_size)
     return y if bias is None else y + bias[:, None, None]
 
@@ -62,7 +62,7 @@ def conv2d_input_grad(grad, weight, bias=None, *, input_size, stride, padding, d
         (n, groups, c_group, height + 2 * padding[0], width + 2 * padding[1]), grad.dtype
     )
     for kh, kw, window in _windows(padded, kernel_size, out_size, stride, dilation):
-        window += np.einsum("ngohw,goc->ngchw", grad, weight[..., kh, kw])
+        window += np.einsum("ngohw,goc->ngchw", grad, weight[..., kh, kw], optimize=True)
     gx = padded[..., padding[0] : padding[0] + height, padding[1] : padding[1] + width]
     gx = gx.reshape(n, groups * c_group, height, width)
     return gx if bias is None else gx + bias[:, None, None]
@@ -80,5 +80,5 @@ def conv2d_weight_grad(x, grad, *, kernel_size, stride, padding, dilation, group
     grad = grad.reshape(n, groups, o // groups, *out_size)
     gw = np.empty((groups, o // groups, c // groups, *kernel_size), x.dtype)
     for kh, kw, window in _windows(x, kernel_size, out_size, stride, dilation):
-        gw[..., kh, kw] = np.einsum("ngohw,ngchw->goc", grad, window)
+        gw[..., kh, kw] = np.einsum("ngohw,ngchw->goc", grad, window, optimize=True)
     return gw.reshape(o, c // groups, *kernel_size)
