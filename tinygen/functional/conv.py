@@ -8,24 +8,28 @@ from typing import NamedTuple
 
 from ..autograd import Op
 from ..device import kernels
+from .checks import Size, check_floats, sizes
 from .reduce import sum
-from .shape import getitem
+from .shape import getitem, squeeze, unsqueeze
 
 __all__ = ["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"]
 
-Size = int | tuple[int, ...]
-Pair = tuple[int, int]
+Sizes = tuple[int, ...]
 
 
 class Geometry(NamedTuple):
-    """How a kernel moves over an image; each pair is (vertical, horizontal)."""
+    """How a kernel moves over an image: numbers for (vertical, horizontal), or for one axis."""
 
-    stride: Pair
-    padding: Pair
-    dilation: Pair
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
     groups: int
 
-    def output_size(self, size: Pair, kernel_size: Pair) -> Pair:
+    def of_rows(self) -> Geometry:
+        """The geometry of one axis as that of images of height 1."""
+        return Geometry((1, *self.stride), (0, *self.padding), (1, *self.dilation), self.groups)
+
+    def output_size(self, size: Sizes, kernel_size: Sizes) -> Sizes:
         """floor((i + 2p - d(k - 1) - 1) / s) + 1."""
         return tuple(
             (i + 2 * p - d * (k - 1) - 1) // s + 1
@@ -58,9 +62,9 @@ class Conv2d(Op):
 
 
 class Conv2dInputGrad(Op):
-    """x̄ = Wᵀ ∗ ȳ (+ b): the gradient of `Conv2d` for its input; also the transposed convolution."""
+    """x̄ = Wᵀ ∗ ȳ (+ b): `Conv2d`'s gradient for its input, and the transposed convolution."""
 
-    def __init__(self, geometry: Geometry, input_size: Pair):
+    def __init__(self, geometry: Geometry, input_size: Sizes):
         self.geometry, self.input_size = geometry, input_size
 
     def forward(self, grad, weight, bias):
@@ -73,7 +77,7 @@ class Conv2dInputGrad(Op):
         grad, weight = self.saved
         kernel_size = weight.shape[2:]
         return (
-            Conv2d(self.geometry)(grad_x, weight, None) if self.needs_grad(0) else None,
+            _conv2d_like(grad, self.geometry, grad_x, weight) if self.needs_grad(0) else None,
             Conv2dWeightGrad(self.geometry, kernel_size)(grad_x, grad)
             if self.needs_grad(1)
             else None,
@@ -84,7 +88,7 @@ class Conv2dInputGrad(Op):
 class Conv2dWeightGrad(Op):
     """W̄ = ȳ ⋆ x: the gradient of `Conv2d` for its weight."""
 
-    def __init__(self, geometry: Geometry, kernel_size: Pair):
+    def __init__(self, geometry: Geometry, kernel_size: Sizes):
         self.geometry, self.kernel_size = geometry, kernel_size
 
     def forward(self, x, grad):
@@ -100,43 +104,103 @@ class Conv2dWeightGrad(Op):
             Conv2dInputGrad(self.geometry, size)(grad, grad_weight, None)
             if self.needs_grad(0)
             else None,
-            Conv2d(self.geometry)(x, grad_weight, None) if self.needs_grad(1) else None,
+            _conv2d_like(grad, self.geometry, x, grad_weight) if self.needs_grad(1) else None,
         )
 
 
-def _sizes(value: Size, axes: int, name: str, least: int, op: str) -> tuple[int, ...]:
-    """An option for every spatial axis, given as one number or as one per axis."""
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
-    if len(values) != axes or any(v < least for v in values):
-        raise ValueError(f"{op}: {name}={value} must be {axes} number(s), each at least {least}")
-    return values
+def _conv2d_like(grad, geometry: Geometry, x, weight):
+    """`Conv2d` of x, as large as `grad`; there is room for more where a dilation let an output
+    padding be as large as the stride."""
+    y = Conv2d(geometry)(x, weight, None)
+    height, width = grad.shape[2:]
+    if y.shape[2:] == (height, width):
+        return y
+    return getitem(y, (slice(None), slice(None), slice(height), slice(width)))
 
 
-def _check(op: str, input, weight, bias, axes: int, groups: int, channel_axis: int) -> None:
-    """`channel_axis` of the weight, times groups or not, is what the input's channels must be."""
+def _check(op: str, input, weight, bias, axes: int, groups: int, transposed: bool) -> None:
     shapes = f"input {input.shape}, weight {weight.shape}"
     if input.ndim != axes + 2 or weight.ndim != axes + 2:
-        spatial = ", ".join("HW"[-axes:]) if axes == 2 else "L"
+        one, spatial = ("image", "H, W") if axes == 2 else ("sequence", "L")
         raise ValueError(
             f"{op}: {shapes}: both need {axes + 2} axes, the input (N, C, {spatial}); "
-            "for one image use x[None]"
+            f"for one {one} use x[None]"
         )
-    c, o = input.shape[1], weight.shape[0]
-    transposed = channel_axis == 0
-    if groups < 1 or c % groups or (o % groups and not transposed):
+    check_floats(op, input=input, weight=weight, bias=bias)
+    channels, first, second = input.shape[1], *weight.shape[:2]
+    if groups < 1 or channels % groups or first % groups:
         raise ValueError(f"{op}: groups={groups} must divide the channels: {shapes}")
-    expected = o if transposed else weight.shape[1] * groups
-    if c != expected:
-        rule = "weight is (C_in, C_out/groups, ...)" if transposed else (
-            "weight is (C_out, C_in/groups, ...)"
-        )
+    if transposed:
+        rule, expected, out_channels = "(C_in, C_out/groups, ...)", first, second * groups
+    else:
+        rule, expected, out_channels = "(C_out, C_in/groups, ...)", second * groups, first
+    if channels != expected:
         raise ValueError(
-            f"{op}: {shapes}, groups={groups}: {rule}, so the input needs {expected} "
-            f"channels, got {c}"
+            f"{op}: {shapes}, groups={groups}: the weight is {rule}, so the input needs "
+            f"{expected} channels, got {channels}"
         )
-    out_channels = weight.shape[1] * groups if transposed else o
     if bias is not None and tuple(bias.shape) != (out_channels,):
-        raise ValueError(f"{op}: bias {bias.shape} for {out_channels} output channels")
+        raise ValueError(
+            f"{op}: bias {tuple(bias.shape)} must have shape ({out_channels},), one value for "
+            f"each output channel of weight {weight.shape}, groups={groups}"
+        )
+
+
+def _geometry(op: str, axes: int, stride, padding, dilation, groups: int) -> Geometry:
+    return Geometry(
+        sizes(op, "stride", stride, axes, least=1),
+        sizes(op, "padding", padding, axes, least=0),
+        sizes(op, "dilation", dilation, axes, least=1),
+        groups,
+    )
+
+
+def _convolve(op: str, axes: int, input, weight, bias, stride, padding, dilation, groups: int):
+    _check(op, input, weight, bias, axes, groups, transposed=False)
+    geometry = _geometry(op, axes, stride, padding, dilation, groups)
+    size = geometry.output_size(input.shape[2:], weight.shape[2:])
+    if min(size) < 1:
+        raise ValueError(
+            f"{op}: input {input.shape}, kernel {weight.shape[2:]}, stride={geometry.stride}, "
+            f"padding={geometry.padding}, dilation={geometry.dilation} give an output of {size}; "
+            "the padded input must be at least as large as the kernel"
+        )
+    if axes == 2:
+        return Conv2d(geometry)(input, weight, bias)
+    return _of_rows(Conv2d(geometry.of_rows()), input, weight, bias)
+
+
+def _convolve_transposed(
+    op: str, axes: int, input, weight, bias, stride, padding, output_padding, groups: int, dilation
+):
+    _check(op, input, weight, bias, axes, groups, transposed=True)
+    geometry = _geometry(op, axes, stride, padding, dilation, groups)
+    extra = sizes(op, "output_padding", output_padding, axes, least=0)
+    if any(e >= max(s, d) for e, s, _, d in zip(extra, *geometry[:3], strict=True)):
+        raise ValueError(
+            f"{op}: output_padding={extra} must be smaller than stride={geometry.stride} "
+            f"or than dilation={geometry.dilation}"
+        )
+    size = tuple(
+        (i - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for i, k, e, s, p, d in zip(
+            input.shape[2:], weight.shape[2:], extra, *geometry[:3], strict=True
+        )
+    )
+    if min(size) < 1:
+        raise ValueError(
+            f"{op}: input {input.shape}, kernel {weight.shape[2:]}, stride={geometry.stride}, "
+            f"padding={geometry.padding}, output_padding={extra}, dilation={geometry.dilation} "
+            f"give an output of {size}; use less padding"
+        )
+    if axes == 2:
+        return Conv2dInputGrad(geometry, size)(input, weight, bias)
+    return _of_rows(Conv2dInputGrad(geometry.of_rows(), (1, *size)), input, weight, bias)
+
+
+def _of_rows(op: Op, input, weight, bias):
+    """A one-dimensional convolution, by `op` over images of height 1."""
+    return squeeze(op(unsqueeze(input, 2), unsqueeze(weight, 2), bias), 2)
 
 
 def conv2d(
@@ -156,21 +220,21 @@ def conv2d(
     input (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,); returns (N, O, OH, OW) with
     OH = floor((H + 2p - d(KH - 1) - 1) / s) + 1, in channels-last memory.
     """
-    _check("conv2d", input, weight, bias, 2, groups, channel_axis=1)
-    geometry = Geometry(
-        _sizes(stride, 2, "stride", 1, "conv2d"),
-        _sizes(padding, 2, "padding", 0, "conv2d"),
-        _sizes(dilation, 2, "dilation", 1, "conv2d"),
-        groups,
-    )
-    size = geometry.output_size(input.shape[2:], weight.shape[2:])
-    if min(size) < 1:
-        raise ValueError(
-            f"conv2d: input {input.shape}, kernel {tuple(weight.shape[2:])}, "
-            f"stride={geometry.stride}, padding={geometry.padding}, dilation={geometry.dilation} "
-            f"give an output of {size}; the padded input must be at least as large as the kernel"
-        )
-    return Conv2d(geometry)(input, weight, bias)
+    return _convolve("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv1d(
+    input,
+    weight,
+    bias=None,
+    *,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+):
+    """`conv2d` in one dimension: input (N, C, L), weight (O, C/groups, K) -> (N, O, OL)."""
+    return _convolve("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
 
 
 def conv_transpose2d(
@@ -189,64 +253,10 @@ def conv_transpose2d(
     input (N, C, H, W), weight (C, O/groups, KH, KW), bias (O,); returns (N, O, OH, OW) with
     OH = (H - 1)s - 2p + d(KH - 1) + output_padding + 1, in channels-last memory.
     """
-    op = "conv_transpose2d"
-    _check(op, input, weight, bias, 2, groups, channel_axis=0)
-    geometry = Geometry(
-        _sizes(stride, 2, "stride", 1, op),
-        _sizes(padding, 2, "padding", 0, op),
-        _sizes(dilation, 2, "dilation", 1, op),
-        groups,
-    )
-    extra = _sizes(output_padding, 2, "output_padding", 0, op)
-    if any(e >= max(s, d) for e, s, d in zip(extra, geometry.stride, geometry.dilation, strict=True)):
-        raise ValueError(
-            f"{op}: output_padding={extra} must be smaller than the stride {geometry.stride} "
-            f"or the dilation {geometry.dilation}"
-        )
-    size = tuple(
-        (i - 1) * s - 2 * p + d * (k - 1) + e + 1
-        for i, k, s, p, d, e in zip(
-            input.shape[2:], weight.shape[2:], *geometry[:3], extra, strict=True
-        )
-    )
-    if min(size) < 1:
-        raise ValueError(
-            f"{op}: input {input.shape}, kernel {tuple(weight.shape[2:])}, {geometry} "
-            f"give an output of {size}; use less padding"
-        )
-    return Conv2dInputGrad(geometry, size)(input, weight, bias)
-
-
-def _on_images(convolve, input, weight, bias, options: dict):
-    """A one-dimensional convolution as a two-dimensional one over images of height 1."""
-    name = convolve.__name__.replace("2d", "1d")
-    _check(
-        name, input, weight, bias, 1, options["groups"],
-        channel_axis=0 if "transpose" in name else 1,
+    return _convolve_transposed(
+        "conv_transpose2d", 2, input, weight, bias,
+        stride, padding, output_padding, groups, dilation,
     )  # fmt: skip
-    neutral = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
-    for key, value in options.items():
-        if key != "groups":
-            (along,) = _sizes(value, 1, key, int(key in ("stride", "dilation")), name)
-            options[key] = (neutral[key], along)
-    one_row = (slice(None), slice(None), None)
-    y = convolve(getitem(input, one_row), getitem(weight, one_row), bias, **options)
-    return getitem(y, (slice(None), slice(None), 0))
-
-
-def conv1d(
-    input,
-    weight,
-    bias=None,
-    *,
-    stride: Size = 1,
-    padding: Size = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-):
-    """`conv2d` in one dimension: input (N, C, L), weight (O, C/groups, K) -> (N, O, OL)."""
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return _on_images(conv2d, input, weight, bias, options)
 
 
 def conv_transpose1d(
@@ -261,8 +271,7 @@ def conv_transpose1d(
     dilation: Size = 1,
 ):
     """`conv_transpose2d` in one dimension: input (N, C, L), weight (C, O/groups, K)."""
-    options = {
-        "stride": stride, "padding": padding, "output_padding": output_padding,
-        "groups": groups, "dilation": dilation,
-    }  # fmt: skip
-    return _on_images(conv_transpose2d, input, weight, bias, options)
+    return _convolve_transposed(
+        "conv_transpose1d", 1, input, weight, bias,
+        stride, padding, output_padding, groups, dilation,
+    )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..autograd import Op
 from ..device import kernels
-from .conv import Size, _sizes
+from .checks import Size, sizes
 
 __all__ = ["avg_pool2d", "interpolate", "max_pool2d"]
 
@@ -111,12 +111,14 @@ class NearestGrad(Op):
 
 def _window(op: str, input, kernel_size, stride, padding, dilation=1) -> dict:
     if input.ndim != 4:
-        raise ValueError(f"{op}: input {input.shape} must be (N, C, H, W); for one image use x[None]")
+        raise ValueError(
+            f"{op}: input {input.shape} must be (N, C, H, W); for one image use x[None]"
+        )
     window = {
-        "kernel_size": _sizes(kernel_size, 2, "kernel_size", 1, op),
-        "stride": _sizes(kernel_size if stride is None else stride, 2, "stride", 1, op),
-        "padding": _sizes(padding, 2, "padding", 0, op),
-        "dilation": _sizes(dilation, 2, "dilation", 1, op),
+        "kernel_size": sizes(op, "kernel_size", kernel_size, 2, least=1),
+        "stride": sizes(op, "stride", kernel_size if stride is None else stride, 2, least=1),
+        "padding": sizes(op, "padding", padding, 2, least=0),
+        "dilation": sizes(op, "dilation", dilation, 2, least=1),
     }
     for k, p in zip(window["kernel_size"], window["padding"], strict=True):
         if 2 * p > k:
@@ -176,4 +178,4 @@ def interpolate(
         raise ValueError("interpolate: give either size or scale_factor")
     if size is None:
         size = tuple(int(n * scale_factor) for n in input.shape[2:])
-    return Nearest(_sizes(size, 2, "size", 1, "interpolate"))(input)
+    return Nearest(sizes("interpolate", "size", size, 2, least=1))(input)
