@@ -124,8 +124,8 @@ def _or_zeros(vector: np.ndarray | None, like: np.ndarray) -> np.ndarray:
 def _fold(matrix: np.ndarray) -> tuple[np.ndarray, int]:
     """View (M, C) as (M / k, k C), k a power of two: column j has channel j mod C."""
     size, channels = matrix.shape
-    wanted = 1 << (_WIDTH // max(channels, 1)).bit_length() >> 1
-    k = math.gcd(size, max(wanted, 1)) if size else 1
+    wanted = max(_WIDTH // max(channels, 1), 1)
+    k = math.gcd(size, 1 << (wanted.bit_length() - 1))
     return matrix.reshape(size // k, k * channels), k
 
 
@@ -169,7 +169,7 @@ def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     starts = np.arange(0, len(folded), block)
     counts = np.minimum(block, len(folded) - starts)[:, None].astype(np.float64)
     means = origin + s1 / counts
-    deviations = _by_channel(s2 - s1 * (s1 / counts), k).sum(0)
+    deviations = _by_channel(np.maximum(s2 - s1 * (s1 / counts), 0), k).sum(0)
     means = _by_channel(means, k)
     counts = counts.repeat(k, axis=0)
     size = max(len(matrix), 1)
@@ -304,19 +304,19 @@ def layer_norm_grad(
 @kernel
 def _layer_norm_rows(x, block, weight, bias, eps, y, mean, rstd):
     """The sums of a row are in float64: conversions are cheap beside reading the memory."""
-    rows, size = x.shape
-    count = max(size, 1)
-    for b in prange(-(-rows // block)):
-        for r in range(b * block, min((b + 1) * block, rows)):
+    size, width = x.shape
+    count = max(width, 1)
+    for b in prange(-(-size // block)):
+        for r in range(b * block, min((b + 1) * block, size)):
             total = 0.0
-            for i in range(size):
+            for i in range(width):
                 total += x[r, i]
             center = total / count
             squares = 0.0
-            for i in range(size):
+            for i in range(width):
                 squares += (x[r, i] - center) ** 2
             inverse = 1 / math.sqrt(squares / count + eps)
-            for i in range(size):
+            for i in range(width):
                 y[r, i] = (x[r, i] - center) * inverse * weight[i] + bias[i]
             mean[r] = center
             rstd[r] = inverse
@@ -324,13 +324,13 @@ def _layer_norm_rows(x, block, weight, bias, eps, y, mean, rstd):
 
 @kernel
 def _layer_norm_gradients(grad, x, block, mean, rstd, weight, grad_x, s0, s1):
-    rows, size = x.shape
-    count = max(size, 1)
+    size, width = x.shape
+    count = max(width, 1)
     for b in prange(s0.shape[0]):
-        for r in range(b * block, min((b + 1) * block, rows)):
+        for r in range(b * block, min((b + 1) * block, size)):
             total = 0.0
             product = 0.0
-            for i in range(size):
+            for i in range(width):
                 normal = (x[r, i] - mean[r]) * rstd[r]
                 s0[b, i] += grad[r, i]
                 s1[b, i] += grad[r, i] * normal
@@ -338,6 +338,6 @@ def _layer_norm_gradients(grad, x, block, mean, rstd, weight, grad_x, s0, s1):
                 product += grad[r, i] * weight[i] * normal
             mean0 = total / count
             mean1 = product / count
-            for i in range(size):
+            for i in range(width):
                 normal = (x[r, i] - mean[r]) * rstd[r]
                 grad_x[r, i] = rstd[r] * (grad[r, i] * weight[i] - mean0 - normal * mean1)
