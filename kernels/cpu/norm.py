@@ -159,8 +159,8 @@ def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A block of n values with origin o has the sums s1 = Σ (x - o) and s2 = Σ (x - o)²: its mean is
     o + s1 / n, its squared deviations sum to s2 - s1² / n. With every 16th row averaged for o,
-    s2 is at most 16 times that sum whatever the data are, so at most 16 times the rounding error
-    of s2 stays. Blocks join as in Chan et al. 1979.
+    s2 is at most 16 times that sum whatever the data are: the difference keeps s2's digits but
+    for a factor of 16, and cannot fall below zero. Blocks join as in Chan et al. 1979.
     """
     folded, k = _fold(matrix)
     block = _block(folded)
@@ -169,7 +169,7 @@ def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     starts = np.arange(0, len(folded), block)
     counts = np.minimum(block, len(folded) - starts)[:, None].astype(np.float64)
     means = origin + s1 / counts
-    deviations = _by_channel(np.maximum(s2 - s1 * (s1 / counts), 0), k).sum(0)
+    deviations = _by_channel(s2 - s1 * (s1 / counts), k).sum(0)
     means = _by_channel(means, k)
     counts = counts.repeat(k, axis=0)
     size = max(len(matrix), 1)
