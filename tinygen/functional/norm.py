@@ -10,6 +10,7 @@ from ..tensor import Tensor
 from . import activation as A
 from . import elementwise as E
 from . import reduce as R
+from .checks import check_floats
 from .shape import reshape
 
 __all__ = ["batch_norm", "layer_norm"]
@@ -103,29 +104,34 @@ def batch_norm(
 ):
     """y = activation(γ (x - mean) / sqrt(var + eps) + β) for each channel (Ioffe & Szegedy 2015).
 
-    input (N, C) or (N, C, ...); running_mean, running_var, weight γ and bias β (C,), each may be
-    None. In training the statistics are the batch's (biased variance), and the running ones, if
-    given, move towards them by `momentum` (with the unbiased variance, as in PyTorch); otherwise
-    the running ones are used. `activation` ("identity", "relu", "leaky_relu") is fused: it costs
-    no pass over memory of its own.
+    input (N, C) or (N, C, ...); weight γ and bias β (C,), each may be None; running_mean and
+    running_var (C,), both or neither. In training the statistics are the batch's (biased
+    variance), and the running ones, if given, move towards them by `momentum` (with the unbiased
+    variance, as in PyTorch); otherwise the running ones are used. `activation` ("identity",
+    "relu", "leaky_relu") is fused: it costs no pass over memory of its own.
     """
-    channels = input.shape[1] if input.ndim >= 2 else None
+    if input.ndim < 2:
+        raise ValueError(f"batch_norm: input {input.shape} must be (N, C) or (N, C, ...)")
+    channels = input.shape[1]
     for name, value in [
         ("running_mean", running_mean), ("running_var", running_var),
         ("weight", weight), ("bias", bias),
     ]:  # fmt: skip
-        if value is not None and value.shape != (channels,):
+        if value is not None and tuple(value.shape) != (channels,):
             raise ValueError(
                 f"batch_norm: input {input.shape} is (N, C, ...), so {name} must have shape "
                 f"({channels},), got {value.shape}"
             )
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("batch_norm: give both running_mean and running_var, or neither")
+    check_floats("batch_norm", input=input, weight=weight, bias=bias)
     if activation not in _FUSED:
         raise ValueError(f"batch_norm: activation {activation!r} is none of {sorted(_FUSED)}")
-    if not training and running_mean is not None and running_var is not None:
+    if not training and running_mean is not None:
         return _with_running_statistics(
             input, running_mean, running_var, weight, bias, eps, activation, negative_slope
         )
-    count = math.prod(input.shape) // max(channels or 1, 1)
+    count = math.prod(input.shape) // max(channels, 1)
     if training and count == 1:
         raise ValueError(
             f"batch_norm: one value per channel in {input.shape} has no variance; "
@@ -133,26 +139,30 @@ def batch_norm(
         )
     op = BatchNorm(eps, activation, negative_slope)
     y = op(input, weight, bias)
-    if training and running_mean is not None:
-        running_mean.data += momentum * (op.mean - running_mean.data)
-        running_var.data += momentum * (op.var * (count / (count - 1)) - running_var.data)
+    if training and running_mean is not None and count:
+        mean, var = _array(running_mean), _array(running_var)
+        mean += momentum * (op.mean - mean)
+        var += momentum * (op.var * (count / (count - 1)) - var)
     return y
+
+
+def _array(x):
+    return x.data if isinstance(x, Tensor) else x
 
 
 def _with_running_statistics(
     input, running_mean, running_var, weight, bias, eps, activation, negative_slope
 ):
-    mean, var = (x.data if isinstance(x, Tensor) else x for x in (running_mean, running_var))
+    mean, var = _array(running_mean), _array(running_var)
     rstd = 1 / array_module(var).sqrt(var + eps)
     scale = rstd if weight is None else weight * rstd
     shift = -mean * scale if bias is None else bias - scale * mean
     tensors = [x for x in (input, weight, bias) if isinstance(x, Tensor)]
     if is_grad_enabled() and any(x.requires_grad for x in tensors):
         return _activate(_affine(input, scale, shift), activation, negative_slope)
-    arrays = [x.data if isinstance(x, Tensor) else x for x in (input, scale, shift)]
-    y = kernels("norm", arrays[0]).scale_shift(
-        *arrays, activation=activation, param=negative_slope
-    )
+    arrays = [_array(x) for x in (input, scale, shift)]
+    kernel = kernels("norm", arrays[0])
+    y = kernel.scale_shift(*arrays, activation=activation, param=negative_slope)
     return Tensor._make(y) if tensors else y
 
 
@@ -162,13 +172,14 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, *, eps: float = 
     `normalized_shape`: the sizes of those axes; weight γ and bias β have that shape.
     """
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if tuple(input.shape[input.ndim - len(shape) :]) != shape:
+    if not shape or tuple(input.shape[-len(shape) :]) != shape:
         raise ValueError(
             f"layer_norm: the last axes of input {input.shape} must be normalized_shape {shape}"
         )
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None and tuple(value.shape) != shape:
             raise ValueError(f"layer_norm: {name} {value.shape} must have shape {shape}")
+    check_floats("layer_norm", input=input, weight=weight, bias=bias)
     size = math.prod(shape)
     flat = [None if x is None else reshape(x, size) for x in (weight, bias)]
     rows = math.prod(input.shape[: input.ndim - len(shape)])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ..autograd import Op
-from ..device import kernels
+from ..device import array_module, kernels
 from .checks import Size, sizes
 
 __all__ = ["avg_pool2d", "interpolate", "max_pool2d"]
+
+Factor = float | tuple[float, float]
 
 
 class MaxPool2d(Op):
@@ -42,24 +44,14 @@ class PickAt(Op):
         self.indices, self.size = indices, size
 
     def forward(self, x):
-        n, c, oh, ow = self.indices.shape
-        flat = x.reshape(n, c, -1)
-        picked = flat[_grid(n, c, self.indices)]
-        return picked.reshape(n, c, oh, ow)
+        n, c, height, width = x.shape
+        _, _, out_height, out_width = self.indices.shape
+        places = self.indices.reshape(n, c, out_height * out_width)
+        picked = array_module(x).take_along_axis(x.reshape(n, c, height * width), places, 2)
+        return picked.reshape(self.indices.shape)
 
     def backward(self, grad):
         return MaxPool2dGrad(self.indices, self.size)(grad)
-
-
-def _grid(n: int, c: int, indices):
-    from ..device import array_module
-
-    xp = array_module(indices)
-    return (
-        xp.arange(n)[:, None, None],
-        xp.arange(c)[None, :, None],
-        indices.reshape(n, c, -1),
-    )
 
 
 class AvgPool2d(Op):
@@ -164,11 +156,12 @@ def avg_pool2d(
 
 
 def interpolate(
-    input, *, size: Size | None = None, scale_factor: float | None = None, mode: str = "nearest"
+    input, *, size: Size | None = None, scale_factor: Factor | None = None, mode: str = "nearest"
 ):
-    """Resize images to `size`, or by `scale_factor`, taking the nearest pixel.
+    """Resize images to `size`, or by `scale_factor` (one or two) to floor(H · scale_factor).
 
-    Output pixel i is input pixel floor(i · H / OH), as in PyTorch.
+    Output pixel i is input pixel floor(i · H / OH): PyTorch's "nearest", with
+    `recompute_scale_factor=True` if H · scale_factor is no integer.
     """
     if mode != "nearest":
         raise ValueError(f"interpolate: mode={mode!r}; only 'nearest' is known")
@@ -177,5 +170,6 @@ def interpolate(
     if (size is None) == (scale_factor is None):
         raise ValueError("interpolate: give either size or scale_factor")
     if size is None:
-        size = tuple(int(n * scale_factor) for n in input.shape[2:])
+        factors = scale_factor if isinstance(scale_factor, tuple) else (scale_factor,) * 2
+        size = tuple(int(n * f) for n, f in zip(input.shape[2:], factors, strict=True))
     return Nearest(sizes("interpolate", "size", size, 2, least=1))(input)
