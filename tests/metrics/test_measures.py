@@ -124,11 +124,14 @@ def test_copies_are_found_at_distance_zero():
     assert (distance == 0).all()
 
 
-def test_nearest_neighbours_against_all_distances():
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_nearest_neighbours_against_all_distances(dtype):
     rng = np.random.default_rng(1)
-    samples, images = rng.random((20, 3, 4, 4)), rng.random((31, 3, 4, 4))
+    samples = (255 * rng.random((20, 3, 4, 4))).astype(dtype)
+    images = (255 * rng.random((1100, 3, 4, 4))).astype(dtype)
     index, distance = nearest_neighbours(samples, images)
-    every = np.sqrt(((samples[:, None] - images[None]) ** 2).sum(axis=(2, 3, 4)))
+    difference = samples[:, None].astype(np.float64) - images[None]
+    every = np.sqrt((difference**2).sum(axis=(2, 3, 4)))
     assert (index == every.argmin(axis=1)).all()
     np.testing.assert_allclose(distance, every.min(axis=1), rtol=1e-12)
 

@@ -35,7 +35,8 @@ def parse(text: str = ""):
 def test_the_first_preset_is_the_default():
     settings, run = parse()
     assert settings == {
-        "model": "dcgan", "preset": "small", "device": "cpu", "seed": 0, **PRESETS["small"],
+        "model": "dcgan", "preset": "small", "device": "cpu", "seed": 0, "score": True,
+        **PRESETS["small"],
     }  # fmt: skip
     assert run.path == Path("runs/dcgan-fashion-mnist")
 
@@ -86,6 +87,7 @@ def test_resume_keeps_the_settings_and_may_raise_the_steps():
     assert again == first
     assert same.path == run.path
     assert parse("--resume --steps 20000")[0] == {**first, "steps": 20000}
+    assert parse("--resume --no-score")[0] == {**first, "score": False}
     assert parse("--resume --batch-size 32 --data faces")[0] == first
 
 

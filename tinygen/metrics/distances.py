@@ -13,7 +13,7 @@ BLOCK = 512  # rows; with 10,000 columns a block is 40 MB of float64
 
 
 def two_sets(what: str, a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(N, ...) and (M, ...) of any number type as (N, D) and (M, D) in float64, checked."""
+    """(N, ...) and (M, ...), numbers of any type, as (N, D) and (M, D), checked."""
     a, b = _vectors(what, a), _vectors(what, b)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"{what}: vectors of {a.shape[1]} and {b.shape[1]} numbers")
@@ -26,23 +26,24 @@ def _vectors(what: str, x: Any) -> np.ndarray:
         raise ValueError(
             f"{what}: expected a vector or image for each of N samples, got {x.shape}"
         )
-    x = x.reshape(len(x), -1).astype(np.float64)
-    if not np.isfinite(x).all():
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise ValueError(f"{what}: NaN or infinity among the values")
-    return x
+    return x.reshape(len(x), -1)
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields (rows, |a_i - b_j|² for i in rows and all j), for a (N, D) and b (M, D).
 
     |a - b|² = |a|² + |b|² - 2 a·b makes it one matrix product; float64, because for near
-    neighbours the three terms cancel.
+    neighbours the three terms cancel. `a` may be bytes larger than memory would hold as float64.
     """
+    b = b.astype(np.float64, copy=False)
     b_norms = np.einsum("ij,ij->i", b, b)
     for start in range(0, len(a), BLOCK):
         rows = slice(start, start + BLOCK)
-        block = a[rows] @ b.T
-        block *= -2
-        block += np.einsum("ij,ij->i", a[rows], a[rows])[:, None]
-        block += b_norms
-        yield rows, np.maximum(block, 0, out=block)
+        block = a[rows].astype(np.float64, copy=False)
+        distances = block @ b.T
+        distances *= -2
+        distances += np.einsum("ij,ij->i", block, block)[:, None]
+        distances += b_norms
+        yield rows, np.maximum(distances, 0, out=distances)

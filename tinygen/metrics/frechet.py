@@ -40,5 +40,6 @@ def frechet_distance(features_a: Any, features_b: Any) -> float:
 
 def _mean_and_root(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """μ and R with RᵀR = Σ, the covariance with N - 1 in the denominator."""
+    x = x.astype(np.float64, copy=False)
     mean = x.mean(axis=0)
     return mean, np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r")

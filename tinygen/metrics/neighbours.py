@@ -38,7 +38,7 @@ def precision_recall(real: Any, fake: Any, *, k: int = 3) -> PrecisionRecall:
             f"precision_recall: k = {k} needs more than k samples, got {len(real)} and {len(fake)}"
         )
     # Distances don't change with the origin, but their rounding errors do.
-    centre = real.mean(axis=0)
+    centre = real.mean(axis=0, dtype=np.float64)
     real, fake = real - centre, fake - centre
     real_radii, fake_radii = _squared_radii(real, k), _squared_radii(fake, k)
     return PrecisionRecall(_inside(fake, real, real_radii), _inside(real, fake, fake_radii))
@@ -66,11 +66,17 @@ def nearest_neighbours(samples: Any, images: Any) -> Neighbours:
     """The nearest of `images` (M, ...) for each of `samples` (N, ...), Euclidean, in pixel space.
 
     A model that only copies its training images has samples at a distance near 0; compare with the
-    distances from held-out images to the training images. Ties go to the first image.
+    distances from held-out images to the training images. Both sets may be bytes.
     """
     samples, images = two_sets("nearest_neighbours", samples, images)
-    index = np.empty(len(samples), np.int64)
-    for rows, distances in squared_distances(samples, images):
-        index[rows] = distances.argmin(axis=1)
+    index = np.zeros(len(samples), np.int64)
+    smallest = np.full(len(samples), np.inf)
+    for rows, distances in squared_distances(images, samples):
+        nearest = distances.argmin(axis=0)
+        distance = distances[nearest, np.arange(len(samples))]
+        nearer = distance < smallest
+        index[nearer] = rows.start + nearest[nearer]
+        smallest[nearer] = distance[nearer]
     # Once more for the winners alone, without cancellation: a copy is at distance 0 exactly.
-    return Neighbours(index, np.linalg.norm(samples - images[index], axis=1))
+    difference = np.subtract(samples, images[index], dtype=np.float64)
+    return Neighbours(index, np.linalg.norm(difference, axis=1))

@@ -27,14 +27,15 @@ from .run import RunFolder
 
 __all__ = ["CtrlC", "Parser", "command", "positive"]
 
-FREE_ON_RESUME = ("steps", "device")  # may differ from what the run was started with
+FREE_ON_RESUME = ("steps", "device", "score")  # they don't change what a step computes
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags `--device --preset --data --steps --batch-size --image-size --seed --out --resume`.
+    """Flags `--device --preset --data --steps --batch-size --image-size --seed --no-score --out
+    --resume`.
 
     `presets` maps a name to a dictionary of settings (the first is the default); it must hold
-    every setting but `device`, `seed` and `out`. A flag that is given wins over the preset.
+    every setting but `device`, `seed` and `score`. A flag that is given wins over the preset.
     """
 
     def __init__(self, model: str, presets: Mapping[str, Mapping[str, Any]], **options: Any):
@@ -56,6 +57,7 @@ class Parser(argparse.ArgumentParser):
         add("--batch-size", type=positive(int), help="images per step")
         add("--image-size", type=positive(int), help="height and width, in pixels")
         add("--seed", type=_seed, help="of every random number (default: 0)")
+        add("--no-score", dest="score", action="store_false", help="don't score the samples")
         add("--out", type=Path, help=f"run folder (default: a new one, runs/{model}-<data>)")
         add(
             "--resume",
@@ -81,8 +83,8 @@ class Parser(argparse.ArgumentParser):
 
     def _new_settings(self, given: dict[str, Any]) -> dict[str, Any]:
         preset = given.get("preset", next(iter(self.presets)))
-        settings = {"preset": preset, "device": "cpu", "seed": 0, **self.presets[preset]}
-        return {**settings, **given}
+        defaults = {"preset": preset, "device": "cpu", "seed": 0, "score": True}
+        return {**defaults, **self.presets[preset], **given}
 
     def _settings_of(self, run: RunFolder, given: dict[str, Any]) -> dict[str, Any]:
         """What the run was started with; a flag that would make it another run is an error."""

@@ -25,11 +25,12 @@ class Progress:
     3
     """
 
-    def __init__(self, steps: int, *, batch_size: int, start: int = 0):
+    def __init__(self, steps: int, *, batch_size: int, start: int = 0, title: str = ""):
         self.batch_size = batch_size
         self.start = start
         self._times: deque[float] = deque(maxlen=50)  # compilation in the first step drops out
         self.bar = tqdm(
+            desc=title or None,
             total=steps,
             initial=start,
             unit="step",
