@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from .. import random
 from ..autograd import Op
-from ..device import array_module, kernels
+from ..device import array_module, device_of, kernels, move
 from ..tensor import Tensor
 from . import elementwise as E
 
@@ -43,7 +44,7 @@ class Activation(Op):
 
 
 def slope(kind: str, saved, param: float):
-    """dy/dx from differentiable ops, as a function of what `Activation` saves (input or output)."""
+    """dy/dx from differentiable ops, as a function of what `Activation` saves."""
     if kind == "relu":
         return E.where(saved > 0, 1.0, E.zeros_like(saved))
     if kind == "leaky_relu":
@@ -150,9 +151,6 @@ def dropout(input, p: float = 0.5, *, training: bool = True):
         return input
     if p == 1:
         return input * 0.0
-    from .. import random
-    from ..device import device_of, move
-
     data = input.data if isinstance(input, Tensor) else input
     keep = random.bernoulli(input.shape, 1 - p, dtype=data.dtype)
     keep *= 1 / (1 - p)
