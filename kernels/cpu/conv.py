@@ -27,6 +27,7 @@ import numpy as np
 from .blas import gemm, gemm_address, one_thread
 from .jit import kernel, prange, serial_kernel
 from .layout import channels_last
+from .matmul import matmul
 
 __all__ = ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"]
 
@@ -325,7 +326,7 @@ def conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
     if groups == 1 and _is_matrix_product(
         tuple(size), tuple(kernel_size), stride, padding, dilation
     ):
-        y = x.reshape(n * math.prod(out_size), depth) @ weight.reshape(o, depth).T
+        y = matmul(x.reshape(n * math.prod(out_size), depth), weight.reshape(o, depth).T)
         if bias is not None:
             y += bias
         return y.reshape(n, *out_size, o).transpose(0, 3, 1, 2)
@@ -357,7 +358,7 @@ def conv2d_input_grad(grad, weight, bias=None, *, input_size, stride, padding, d
     input_size = tuple(input_size)
     if groups == 1 and _is_matrix_product(input_size, kernel_size, stride, padding, dilation):
         matrix = weight.reshape(o, math.prod(kernel_size) * c)
-        gx = (grad.reshape(-1, o) @ matrix).reshape(n, *input_size, c)
+        gx = matmul(grad.reshape(-1, o), matrix).reshape(n, *input_size, c)
         if bias is not None:
             gx += bias
         return gx.transpose(0, 3, 1, 2)
@@ -406,7 +407,7 @@ def conv2d_weight_grad(x, grad, *, kernel_size, stride, padding, dilation, group
     if grad.size == 0 or x.size == 0:
         out = np.zeros(shape, x.dtype)
     elif groups == 1 and _is_matrix_product(size, kernel_size, stride, padding, dilation):
-        out = grad.reshape(-1, o).T @ x.reshape(-1, shape[2])
+        out = matmul(grad.reshape(-1, o).T, x.reshape(-1, shape[2]))
     else:
         step = min(kernel_size[0], max(1, MIN_DEPTH // max(depth, 1)))
         pieces = groups * -(-kernel_size[0] // step)

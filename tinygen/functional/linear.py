@@ -7,9 +7,8 @@ import math
 import numpy as np
 
 from ..autograd import Op
-from ..device import array_module
+from ..device import array_module, kernels
 from ..tensor import Tensor
-from .reduce import sum
 from .shape import reshape, transpose
 
 __all__ = ["embedding", "linear", "matmul"]
@@ -20,13 +19,13 @@ class Matmul(Op):
 
     def forward(self, a, b):
         self.save(a, b)
-        return a @ b
+        return kernels("matmul", a).matmul(a, b) if a.ndim == b.ndim == 2 else a @ b
 
     def backward(self, grad):
         a, b = self.saved
         return (
-            grad @ transpose(b, -1, -2) if self.needs_grad(0) else None,
-            transpose(a, -1, -2) @ grad if self.needs_grad(1) else None,
+            Matmul()(grad, transpose(b, -1, -2)) if self.needs_grad(0) else None,
+            Matmul()(transpose(a, -1, -2), grad) if self.needs_grad(1) else None,
         )
 
 
@@ -35,7 +34,7 @@ class Linear(Op):
 
     def forward(self, x, weight, bias):
         self.save(x, weight)
-        y = x @ weight.T
+        y = kernels("matmul", x).matmul(x, weight.T)
         if bias is not None:
             y += bias
         return y
@@ -43,9 +42,9 @@ class Linear(Op):
     def backward(self, grad):
         x, weight = self.saved
         return (
-            grad @ weight if self.needs_grad(0) else None,
-            transpose(grad, 0, 1) @ x if self.needs_grad(1) else None,
-            sum(grad, 0) if self.needs_grad(2) else None,
+            Matmul()(grad, weight) if self.needs_grad(0) else None,
+            Matmul()(grad.T, x) if self.needs_grad(1) else None,
+            grad.sum(0) if self.needs_grad(2) else None,
         )
 
 

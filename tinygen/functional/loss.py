@@ -56,6 +56,22 @@ class BinaryCrossEntropyWithLogits(Op):
         return grad_logits, grad_targets
 
 
+class SquaredError(Op):
+    """(a - b)²."""
+
+    def forward(self, a, b):
+        difference = a - b
+        self.save(a, b, difference)
+        return difference * difference
+
+    def backward(self, grad):
+        a, b, difference = self.saved
+        if isinstance(grad, Tensor):
+            difference = a - b
+        grad_a = 2 * grad * difference
+        return grad_a, -grad_a if self.needs_grad(1) else None
+
+
 def _reduce(losses, reduction: str, op: str):
     if reduction == "mean":
         return mean(losses)
@@ -112,5 +128,4 @@ def mse_loss(input, target, *, reduction: str = "mean"):
             f"mse_loss: input {tuple(input.shape)} and target "
             f"{tuple(getattr(target, 'shape', ()))} must have one shape"
         )
-    difference = input - target
-    return _reduce(difference * difference, reduction, "mse_loss")
+    return _reduce(SquaredError()(input, target), reduction, "mse_loss")

@@ -33,6 +33,17 @@ class Sum(Op):
         return S.expand(_with_kept_axes(grad, self.shape_in, self.axes), self.shape_in)
 
 
+class Mean(Sum):
+    def forward(self, x):
+        total = super().forward(x)
+        count = math.prod([x.shape[a] for a in self.axes])
+        self.share = 1 / count if count else math.nan
+        return total * self.share
+
+    def backward(self, grad):
+        return super().backward(grad * self.share)
+
+
 class _Extreme(Op):
     """`max` and `min` along axes: equal extremes share the gradient evenly."""
 
@@ -81,9 +92,7 @@ def sum(x, axis: Axis = None, keepdims: bool = False):
 
 def mean(x, axis: Axis = None, keepdims: bool = False):
     """Arithmetic mean along the axes; of nothing, NaN."""
-    axes = normalize_axis(axis, x.ndim, "mean")
-    count = math.prod(x.shape[a] for a in axes)
-    return sum(x, axes, keepdims) / (count or math.nan)
+    return Mean(axis, keepdims)(x)
 
 
 def var(x, axis: Axis = None, keepdims: bool = False, *, correction: int = 0):

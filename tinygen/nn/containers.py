@@ -45,25 +45,24 @@ class Sequential(_Listed):
             self.append(module)
 
     def forward(self, input):
-        x = input
-        modules = [*self, None]
-        for module, following in zip(modules, modules[1:], strict=False):
-            if module is None:  # the activation that went with the BatchNorm before it
-                continue
-            if _fusible(module, following):
+        modules = list(self)
+        x, i = input, 0
+        while i < len(modules):
+            module, following = modules[i], modules[i + 1] if i + 1 < len(modules) else None
+            if isinstance(module, BatchNorm) and _fusible(module, following):
                 x = module.forward(
                     x, activation=following.kind, negative_slope=following.negative_slope
                 )
-                modules[modules.index(following)] = None
+                i += 2
             else:
                 x = module(x)
+                i += 1
         return x
 
 
-def _fusible(norm: Module, activation: Module | None) -> bool:
+def _fusible(norm: BatchNorm, activation: Module | None) -> bool:
     return (
-        isinstance(norm, BatchNorm)
-        and type(activation) in (ReLU, LeakyReLU)
+        type(activation) in (ReLU, LeakyReLU)
         and activation.negative_slope >= 0
         and not (norm.has_hooks or activation.has_hooks)
     )

@@ -115,6 +115,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward method")
 
     def __call__(self, *args, **kwargs):
+        if not self.has_hooks:
+            return self.forward(*args, **kwargs)
         for hook in list(self._forward_pre_hooks.values()):
             changed = hook(self, args)
             if changed is not None:
@@ -142,7 +144,8 @@ class Module:
     @property
     def has_hooks(self) -> bool:
         """Whether anybody watches this module's calls (then a Sequential must make them)."""
-        return bool(self._forward_pre_hooks or self._forward_hooks)
+        own = self.__dict__  # not by __getattr__: every call asks
+        return bool(own["_forward_pre_hooks"] or own["_forward_hooks"])
 
     # ------------------------------------------------------------------------------------ walking
 
