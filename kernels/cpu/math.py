@@ -1,4 +1,4 @@
-"""Scalar exp, expm1, log1p, tanh, sigmoid, softplus and erf that vectorise inside Numba loops.
+"""Scalar functions that vectorise inside Numba loops: exp, tanh, sigmoid, erf and their like.
 
 Without Intel's SVML, `math.exp` in a loop is a call into libm for each element (5 to 15 ns). The
 float32 functions here are straight-line code (range reduction, a polynomial, a power of two put
@@ -20,7 +20,7 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 from scipy import special
 
-__all__ = ["erf", "exp", "expm1", "log1p", "sigmoid", "softplus", "tanh"]
+__all__ = ["erf", "exp", "expm1", "log1p", "maximum", "sigmoid", "softplus", "tanh"]
 
 # Not the fast-math flags of `jit.py`: reassociation would cancel the compensated subtractions
 # below. Whatever the caller asks for: each instruction keeps the ones it was compiled with.
@@ -99,6 +99,18 @@ def _from_bits(typingctx, bits):
         return builder.bitcast(low, ir.FloatType())
 
     return types.float32(bits), codegen
+
+
+@intrinsic
+def _maximum(typingctx, a, b):
+    """LLVM's IEEE maximum: a loop over it vectorises, one over Python's `max` does not."""
+
+    def codegen(context, builder, signature, args):
+        real = args[0].type
+        kind = ir.FunctionType(real, [real, real])
+        return builder.call(builder.module.declare_intrinsic("llvm.maximum", [real], kind), args)
+
+    return a(a, a), codegen
 
 
 @_exact
@@ -244,3 +256,13 @@ def softplus(x: float) -> float:
 def erf(x: float) -> float:
     """2 / sqrt(pi) times the integral of e**-t**2 from 0 to x."""
     return special.erf(x)
+
+
+def maximum(a: float, b: float) -> float:
+    """The larger of two numbers of one dtype, NaN if one of them is."""
+    return np.maximum(a, b)
+
+
+@overload(maximum, jit_options=_OPTIONS)
+def _maximum_in_kernels(a, b):
+    return lambda a, b: _maximum(a, b)

@@ -68,3 +68,21 @@ def test_float64_is_libm(name):
 def test_outside_kernels_they_are_numpy():
     for name, expected in FUNCTIONS.items():
         assert getattr(math, name)(0.5) == expected(0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_maximum_passes_nan_on(dtype):
+    @njit
+    def loop(x):
+        result = x[0]
+        for i in range(x.size):
+            result = math.maximum(result, x[i])
+        return result
+
+    x = np.random.default_rng(0).normal(size=1003).astype(dtype)
+    assert loop(x) == x.max()
+    x[500] = np.inf
+    assert loop(x) == np.inf
+    x[700] = np.nan
+    assert np.isnan(loop(x))
+    assert np.isnan(math.maximum(x[0], x[700]))
