@@ -9,6 +9,7 @@ from ..device import array_module, kernels
 from ..tensor import Tensor
 from .activation import dropout as drop
 from .activation import sigmoid, tanh
+from .checks import check_floats
 from .linear import linear
 from .shape import cat, chunk, getitem, stack, transpose, unsqueeze
 
@@ -167,7 +168,10 @@ def _check(name: str, gates: int, input, states, params, cells: int, directions:
             f"{name}: {len(params)} parameters for {cells} (layer, direction) cells: each needs "
             "weight_ih, weight_hh and, with biases, bias_ih, bias_hh"
         )
-    hidden = params[1].shape[1]
+    for kind, arrays in (("state", states), ("parameter", params)):
+        for i, array in enumerate(arrays):
+            check_floats(name, input=input, **{f"{kind} {i}": array})
+    hidden = params[1].shape[-1]
     per_cell = len(params) // cells
     batch = input.shape[1]
     for cell in range(cells):
@@ -195,6 +199,8 @@ def _run(op_type, name, gates, input, states, params, layers, bidirectional, dro
     directions = 2 if bidirectional else 1
     if batch_first:
         input = transpose(input, 0, 1)
+    if not input.shape[0]:
+        raise ValueError(f"{name}: input {input.shape}, (T, N, features), has no time steps")
     _check(name, gates, input, states, params, layers * directions, directions)
     if dropout and training and layers > 1:
         # Between layers something is drawn: then every layer is a primitive of its own.
@@ -227,7 +233,7 @@ def lstm(
 ):
     """Scan long short-term memory cells over sequences (Hochreiter & Schmidhuber 1997).
 
-    i, f, g, o = σ, σ, tanh, σ of (W_ih x + b_ih + W_hh h + b_hh);  c' = f c + i g;  h' = o tanh(c')
+    i, f, g, o = σ, σ, tanh, σ of (W_ih x + b_ih + W_hh h + b_hh); c' = f c + i g; h' = o tanh(c')
 
     input (T, N, I), or (N, T, I) with `batch_first`; hx = (h0, c0), each
     (num_layers · directions, N, H); params: weight_ih (4H, I), weight_hh (4H, H) and, unless

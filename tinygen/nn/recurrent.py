@@ -7,13 +7,18 @@ import math
 import numpy as np
 
 from .. import functional as F
-from ..creation import zeros
 from ..device import array_module
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
 
 __all__ = ["GRU", "LSTM", "GRUCell", "LSTMCell"]
+
+
+def _zeros_beside(input, *shape: int) -> Tensor:
+    """On the input's device and in its dtype."""
+    data = input.data if isinstance(input, Tensor) else input
+    return Tensor(array_module(data).zeros(shape, data.dtype))
 
 
 class _Layers(Module):
@@ -54,16 +59,10 @@ class _Layers(Module):
         for parameter in self.parameters():
             init.uniform_(parameter, -bound, bound)
 
-    def _zero_state(self, input) -> Tensor:
+    def _zero_state(self, input):
         batch = input.shape[0 if self.batch_first else 1]
         cells = self.num_layers * (1 + self.bidirectional)
-        return zeros(
-            cells, batch, self.hidden_size, dtype=input.dtype, device=self._device(input)
-        )
-
-    @staticmethod
-    def _device(input) -> str:
-        return input.device if isinstance(input, Tensor) else "cpu"
+        return _zeros_beside(input, cells, batch, self.hidden_size)
 
     def _options(self) -> dict:
         return {
@@ -128,8 +127,7 @@ class _Cell(Module):
             init.uniform_(parameter, -bound, bound)
 
     def _zero_state(self, input):
-        data = input.data if isinstance(input, Tensor) else input
-        return Tensor(array_module(data).zeros((len(data), self.hidden_size), data.dtype))
+        return _zeros_beside(input, input.shape[0], self.hidden_size)
 
     def _params(self) -> tuple:
         return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
