@@ -1,5 +1,8 @@
-"""What CI runs of the README: `python .ci/readme.py test` prints the command marked
-`<!-- ci: test -->`, `python .ci/readme.py python` runs all Python blocks, in order, as one program."""
+"""What CI runs of the README.
+
+`python .ci/readme.py test` prints the command marked `<!-- ci: test -->`;
+`python .ci/readme.py python` runs all Python blocks, in order, as one program.
+"""
 
 import re
 import sys

@@ -3,9 +3,9 @@
     python benchmarks/kernels.py --json results.json
     python benchmarks/kernels.py --quick --only conv
 
-Every library first computes the result, which must agree with float64 arithmetic of the reference,
-or no time is printed. GFLOP/s and GB/s come from the formulas below, percentages from the machine's
-own ceilings, measured in the same run: a large float32 product, a large copy. FLOPs of a
+Every library first computes the result, which must agree with the reference in float64, or no time
+is printed. GFLOP/s and GB/s come from the formulas below, percentages from the machine's ceilings,
+measured in the same run: a large float32 product, a large copy. FLOPs of a
 convolution are the direct algorithm's, 2·N·OH·OW·O·C·KH·KW, whatever is really computed.
 """
 
@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 from common import (
     Worker,
     ceilings,
@@ -191,9 +190,11 @@ def torch_call(case: Case, a: dict[str, np.ndarray], layout: str) -> Callable[[]
     t = {k: v.contiguous(memory_format=memory) if v.ndim == 4 else v for k, v in t.items()}
     kernel = case.kernel
     if kernel.startswith("conv"):
+
         def gradient(mask):
             return torch.ops.aten.convolution_backward(
-                t["g"], t["x"], t["w"], None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1, mask)
+                t["g"], t["x"], t["w"], None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1, mask
+            )
 
         return {
             "conv output": lambda: F.conv2d(t["x"], t["w"], stride=2, padding=1),
@@ -201,6 +202,7 @@ def torch_call(case: Case, a: dict[str, np.ndarray], layout: str) -> Callable[[]
             "conv weight grad": lambda: gradient([False, True, False])[1],
         }[kernel]  # fmt: skip
     if kernel.startswith("batch norm"):
+
         def forward(x):
             y = F.batch_norm(x, None, None, t["w"], t["b"], training=True)
             return F.leaky_relu(y, 0.2)
@@ -228,9 +230,11 @@ def torch_call(case: Case, a: dict[str, np.ndarray], layout: str) -> Callable[[]
         net.load_state_dict(values)
         state = t["h"][None], t["c"][None]
         if kernel == "lstm":
+
             def forward():
                 with torch.no_grad():
                     return net(t["x"], state)[0]
+
             return forward
         x = t["x"].requires_grad_()
         wanted = [x, *net.parameters()]

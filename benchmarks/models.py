@@ -15,10 +15,10 @@ import importlib
 import resource
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-
 from common import Worker, machine, parser, print_table, serve, time_call, write_json
 
 
@@ -133,7 +133,7 @@ def mlp_step(name: str, sizes: tuple[int, ...]):
     lib.manual_seed(0)
     *widths, batch = sizes
     layers = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.Tanh()]
     net = nn.Sequential(*layers[:-1])
     rng = np.random.default_rng(0)

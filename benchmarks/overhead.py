@@ -16,7 +16,6 @@ import tempfile
 import time
 
 import numpy as np
-
 from common import machine, parser, print_table, write_json
 
 FIRST_STEP = """

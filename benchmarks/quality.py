@@ -4,10 +4,10 @@
 
 The CPU size of `examples/dcgan.py` (preset small) at its settings: batch 128, codes uniform in
 [-1, 1)^100, Adam (0.5, 0.999) at 2e-4 for D and 1e-3 for G, one step of each per batch, generated
-images used by both. The twin starts from the same weights and sees the same batches and codes; what
-differs is the arithmetic. Both are judged by the same classifier, trained by tinygen on the training
-images (see `tinygen.metrics`), on 10,000 samples of each, drawn in batches of 500 with the batch's
-own statistics, against the 10,000 test images.
+images used by both. The twin starts from the same weights and sees the same batches and codes;
+what differs is the arithmetic. Both are judged by one classifier, which tinygen trained on the
+training images (see `tinygen.metrics`), on 10,000 samples of each, drawn in batches of 500 with
+the batch's own statistics, against the 10,000 test images.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from common import machine, print_table, write_json
+
 from tinygen import Tensor, manual_seed, metrics, no_grad, optim
 from tinygen.data import DataLoader, load
 from tinygen.models.dcgan import (

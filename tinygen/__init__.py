@@ -15,10 +15,7 @@ import os
 # Read by the OpenMP runtime when it loads: spinning threads would starve BLAS (docs/design.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# isort: off - Tensor first: the tape and the functions complete it
-from .tensor import Tensor, tensor
 from . import functional, nn, optim, random
-# isort: on
 from .autograd import backward, enable_grad, grad, is_grad_enabled, no_grad
 from .creation import (
     arange,
@@ -40,5 +37,6 @@ from .creation import (
 from .device import DeviceError
 from .functional import cat, exp, log, matmul, maximum, minimum, sqrt, stack, where
 from .random import manual_seed
+from .tensor import Tensor, tensor
 
 __version__ = "0.1.0"

@@ -121,7 +121,7 @@ class Op(Node):
             if version is not None and version[0] != count:
                 raise RuntimeError(
                     f"{self.name} at {line_of(self.where)} needs an array for its gradient that "
-                    f"was overwritten in place at {line_of(version[1])}; write to a copy (x.clone())"
+                    f"was overwritten in place at {line_of(version[1])}; write to a copy, x.clone()"
                 )
             if isinstance(value, Tensor):
                 values.append(value if creating_graph and value.requires_grad else value.data)
@@ -337,7 +337,7 @@ def grad(
         g = found.get(node)
         if g is None and not allow_unused:
             raise ValueError(
-                f"grad: the outputs do not depend on input {i}; allow_unused=True gives None for it"
+                f"grad: the outputs do not depend on input {i}; allow_unused=True gives None"
             )
         result.append(g if g is None or isinstance(g, Tensor) else Tensor._make(g))
     return result[0] if one else tuple(result)
@@ -499,13 +499,13 @@ class _Recording:
         return wrapped
 
 
-class no_grad(_Recording):  # noqa: N801 - PyTorch's name
+class no_grad(_Recording):
     """Inside, nothing is recorded: `with tinygen.no_grad(): ...`, or `@tinygen.no_grad()`."""
 
     value = False
 
 
-class enable_grad(_Recording):  # noqa: N801
+class enable_grad(_Recording):
     """Inside, operations are recorded again, whatever stands around."""
 
     value = True
@@ -516,7 +516,7 @@ def is_grad_enabled() -> bool:
     return _state.recording
 
 
-class op_hook:  # noqa: N801
+class op_hook:
     """Base of everything that watches operations; entering it installs it for this thread.
 
     `before(op, phase)` and `after(op, phase, arrays)` are called around each `forward` and each

@@ -38,7 +38,7 @@ def kernels(family: str, array: Any) -> ModuleType:
 
 @contextlib.contextmanager
 def use_kernels(backend: str) -> Iterator[None]:
-    """Run NumPy arrays through `"reference"` or `"cpu"` kernels: for tests and for reading along."""
+    """Run NumPy arrays through the `"reference"` or the `"cpu"` kernels, to compare or to read."""
     before = _modules[np.ndarray]
     _modules[np.ndarray] = (np, backend)
     _table.clear()

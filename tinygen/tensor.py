@@ -94,9 +94,7 @@ class Tensor:
         create_graph: bool = False,
     ) -> None:
         """Accumulate gradients in the leaves: see `tinygen.autograd.backward`."""
-        autograd.backward(
-            self, gradient, retain_graph=retain_graph, create_graph=create_graph
-        )
+        autograd.backward(self, gradient, retain_graph=retain_graph, create_graph=create_graph)
 
     def detach(self) -> Tensor:
         """The same memory, cut off from the tape."""
@@ -142,7 +140,7 @@ class Tensor:
         return _device.move(self.data, "cpu").tolist()
 
     def to(self, target: Any) -> Tensor:
-        """On another device (`"cuda"`) or with another dtype (`np.float64`); itself if so already."""
+        """On a device (`"cuda"`) or with a dtype (`np.float64`); itself if it is so already."""
         if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
             return F.to_device(self, target)
         return self.astype(target)
@@ -464,13 +462,15 @@ def _value(x, what: str):
     return x.data
 
 
-def _plain(*values) -> bool:
-    """Whether an operation on these would not be recorded."""
-    return not autograd.is_grad_enabled() or not any(
-        isinstance(x, Tensor) and x._requires_grad and not x.is_leaf for x in values
-    ) and not (isinstance(values[1], Tensor) and values[1]._requires_grad)
+def _plain(x: Tensor, other: Any) -> bool:
+    """Whether `x += other` writes in place: nothing would be recorded, or `x` is a leaf, for which
+    the write itself explains what to do."""
+    if not autograd.is_grad_enabled():
+        return True
+    other_needs_grad = isinstance(other, Tensor) and other._requires_grad
+    return x.is_leaf and not (other_needs_grad and not x._requires_grad)
 
 
-# The tape and the functions work on Tensors and Tensor's methods call them: one cycle, closed here.
+# The tape and the functions work on Tensors, whose methods call them: one cycle, closed here.
 from . import autograd  # noqa: E402
 from . import functional as F  # noqa: E402

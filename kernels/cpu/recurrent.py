@@ -3,8 +3,8 @@
 The input product for all T steps is one GEMM, and so are the weight gradients and the gradient of
 x after the scan. The scan itself is one kernel: the sequences of a batch are independent, so each
 thread takes a block of them through all steps, with a single-threaded GEMM and a fused cell per
-step. A time loop in Python around multi-threaded GEMMs costs the same CPU time, but meets both
-threads twice in every step, and was 2 to 10 times slower whenever another process was running.
+step. A time loop in Python around multi-threaded GEMMs costs the same CPU time, but its threads
+wait for each other in every step, and it was 2 to 10 times slower beside other processes.
 
 Cells go over a row several times, with few arrays in each loop: LLVM vectorises only loops that
 need few run-time checks for overlap of what they read and write; the row stays in the L1 cache.
@@ -12,12 +12,15 @@ need few run-time checks for overlap of what they read and write; the row stays 
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from ..reference.recurrent import states_before
 from .blas import gemm, gemm_address, one_thread
 from .jit import kernel, prange, serial_kernel
 from .math import sigmoid, tanh
+from .matmul import SMALL, matmul
 
 __all__ = ["gru", "gru_grad", "lstm", "lstm_grad"]
 
@@ -137,7 +140,8 @@ def _run(scan, scan_in_blocks, weight_hh: np.ndarray, gates: np.ndarray, *argume
     # weight for each block of rows, which costs 10 % of the time at 32 rows and 30 % at 16.
     rows = min(32, max(16, -(-batch // 2)))
     arguments = (gemm_address(gates.dtype), np.ascontiguousarray(weight_hh), gates, *arguments)
-    with one_thread():
+    small = batch * weight_hh.size <= SMALL  # BLAS uses one thread of its own accord
+    with contextlib.nullcontext() if small else one_thread():
         if batch > rows and steps * batch * weight_hh.size > _SERIAL:
             scan_in_blocks(rows, batch, *arguments)
         else:
@@ -147,7 +151,7 @@ def _run(scan, scan_in_blocks, weight_hh: np.ndarray, gates: np.ndarray, *argume
 def _project(x: np.ndarray, weight: np.ndarray, gates: int) -> np.ndarray:
     """weight x for all steps at once, as (T, N, gates, H)."""
     steps, batch, size = x.shape
-    product = x.reshape(steps * batch, size) @ weight.T
+    product = matmul(x.reshape(steps * batch, size), weight.T)
     return product.reshape(steps, batch, gates, len(weight) // gates)
 
 
@@ -171,14 +175,14 @@ def _rows(bias: np.ndarray | None, gates: np.ndarray) -> np.ndarray:
 
 def _input_grad(grad_z: np.ndarray, weight: np.ndarray) -> np.ndarray:
     steps, batch, gates, hidden = grad_z.shape
-    product = grad_z.reshape(steps * batch, gates * hidden) @ weight
+    product = matmul(grad_z.reshape(steps * batch, gates * hidden), weight)
     return product.reshape(steps, batch, weight.shape[1])
 
 
 def _weight_grad(grad_z: np.ndarray, x: np.ndarray) -> np.ndarray:
     steps, batch, gates, hidden = grad_z.shape
     rows = steps * batch
-    return grad_z.reshape(rows, gates * hidden).T @ x.reshape(rows, x.shape[2])
+    return matmul(grad_z.reshape(rows, gates * hidden).T, x.reshape(rows, x.shape[2]))
 
 
 def _bias_grad(grad_z: np.ndarray) -> np.ndarray:

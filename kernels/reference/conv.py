@@ -34,9 +34,7 @@ def conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
     o, _, *kernel_size = weight.shape
     out_size = [
         (i + 2 * p - d * (k - 1) - 1) // s + 1
-        for i, k, s, p, d in zip(
-            x.shape[2:], kernel_size, stride, padding, dilation, strict=True
-        )
+        for i, k, s, p, d in zip(x.shape[2:], kernel_size, stride, padding, dilation, strict=True)
     ]
     x = _pad(x, padding)
     x = x.reshape(n, groups, c // groups, *x.shape[2:])
