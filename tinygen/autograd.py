@@ -121,7 +121,7 @@ class Op(Node):
             if version is not None and version[0] != count:
                 raise RuntimeError(
                     f"{self.name} at {line_of(self.where)} needs an array for its gradient that "
-                    f"was overwritten in place at {line_of(version[1])}; write to a copy, x.clone()"
+                    f"was overwritten in place at {line_of(version[1])}; write to x.clone()"
                 )
             if isinstance(value, Tensor):
                 values.append(value if creating_graph and value.requires_grad else value.data)
