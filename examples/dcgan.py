@@ -40,6 +40,7 @@ from tinygen.models.dcgan import (
     generator_loss,
     interpolate,
     sample_codes,
+    settle_batch_norm,
 )
 from tinygen.random import Generator as RandomNumbers
 from tinygen.train import (
@@ -119,6 +120,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{training}\nwriting to {run.path}")
 
     train(settings, run, training, saved, done)
+    # The checkpoint keeps the statistics that a resumed run goes on with; the pictures from here
+    # on are made with better ones.
+    settle_batch_norm(G, codes(settings, 5000, "settled").to(settings["device"]))
     draw_pictures(settings, run, G)
     if settings["score"]:
         score(settings, run, G, training, held_out)
