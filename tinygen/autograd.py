@@ -545,15 +545,14 @@ def _caller() -> tuple[CodeType, int]:
     Every recorded operation asks, so the line number is worked out only when a message needs it.
     """
     frame = sys._getframe(2)
-    while frame.f_back is not None:
+    while True:
         module = frame.f_globals.get("__name__", "")
         internal = _is_internal.get(module)
         if internal is None:
             internal = _is_internal[module] = module.split(".")[0] == _PACKAGE
-        if not internal:
-            break
+        if not internal or frame.f_back is None:
+            return frame.f_code, frame.f_lasti
         frame = frame.f_back
-    return frame.f_code, frame.f_lasti
 
 
 def line_of(place: tuple[CodeType, int] | str | None) -> str:

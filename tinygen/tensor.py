@@ -223,18 +223,7 @@ class Tensor:
 
     # ------------------------------------------------------------------------------ arithmetic
 
-    __add__ = __radd__ = lambda self, other: F.add(self, other)
-    __mul__ = __rmul__ = lambda self, other: F.mul(self, other)
-    __sub__ = lambda self, other: F.sub(self, other)
-    __rsub__ = lambda self, other: F.sub(other, self)
-    __truediv__ = lambda self, other: F.div(self, other)
-    __rtruediv__ = lambda self, other: F.div(other, self)
-    __pow__ = lambda self, other: F.pow(self, other)
-    __rpow__ = lambda self, other: F.pow(other, self)
-    __matmul__ = lambda self, other: F.matmul(self, other)
-    __rmatmul__ = lambda self, other: F.matmul(other, self)
-    __neg__ = lambda self: F.neg(self)
-    __abs__ = lambda self: F.abs(self)
+    # `+ - * / ** @` and their reflected forms: see functional/operators.py.
 
     __lt__ = lambda self, other: _compare(np.less, self, other)
     __le__ = lambda self, other: _compare(np.less_equal, self, other)

@@ -1,5 +1,6 @@
 """Functions of Tensors, one file per family of primitives; PyTorch's names and meaning."""
 
+from . import operators
 from .activation import *
 from .conv import *
 from .elementwise import *
