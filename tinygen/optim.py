@@ -31,6 +31,7 @@ class Optimizer:
     """
 
     state_names: tuple[str, ...] = ()
+    """The state arrays that the rule keeps, in the order in which its kernel takes them."""
 
     def __init__(self, params: Iterable, **defaults: float | bool):
         groups = list(params)
@@ -47,8 +48,8 @@ class Optimizer:
         self._check_parameters()
         for group in self.param_groups:
             self._check_options(group)
-        self.steps = 0
-        self._state: dict[int, list] = {}  # id(parameter) -> its state arrays
+        self._steps = {id(p): 0 for p in self._parameters()}
+        self._state: dict[int, dict[str, Any]] = {id(p): {} for p in self._parameters()}
         self._packs: dict[tuple, Any] = {}  # the parameters of a step -> their table of addresses
 
     def _check_parameters(self) -> None:
@@ -75,6 +76,15 @@ class Optimizer:
     def _parameters(self) -> Iterator[Tensor]:
         return (p for group in self.param_groups for p in group["params"])
 
+    def _needed(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those of `state_names` that a group with these options needs."""
+        return self.state_names
+
+    @property
+    def steps(self) -> list[int]:
+        """How often each parameter has been updated."""
+        return list(self._steps.values())
+
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
         for p in self._parameters():
@@ -82,45 +92,49 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
-        self.steps += 1
         for group in self.param_groups:
-            by_dtype: dict[np.dtype, list[Tensor]] = {}
+            # A parameter without a gradient now and then is some steps behind the others.
+            alike: dict[tuple[np.dtype, int], list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    by_dtype.setdefault(p.data.dtype, []).append(p)
-            for params in by_dtype.values():
+                    self._steps[id(p)] += 1
+                    alike.setdefault((p.data.dtype, self._steps[id(p)]), []).append(p)
+            for (_, step), params in alike.items():
                 grads = [p.grad.data for p in params]
                 rule = kernels("optim", params[0].data)
-                self._update(rule, self._pack(rule, params), grads, group)
+                pack = self._pack(rule, params, self._needed(group))
+                self._update(rule, pack, grads, group, step)
                 for p in params:  # a graph that still needs the old values must notice
                     p.version[0] += 1
                     p.version[1] = f"{type(self).__name__}.step"
 
-    def _pack(self, rule, params: list[Tensor]):
+    def _pack(self, rule, params: list[Tensor], names: tuple[str, ...]):
         arrays = [p.data for p in params]
-        key = tuple(map(id, arrays))  # the pack keeps the arrays alive, so ids stay theirs
+        key = (names, *map(id, arrays))  # the pack keeps the arrays alive, so ids stay theirs
         pack = self._packs.get(key)
         if pack is None:
             for p in params:
-                if id(p) not in self._state:
-                    make = array_module(p.data).zeros_like
-                    self._state[id(p)] = [make(p.data) for _ in self.state_names]
-            states = zip(*(self._state[id(p)] for p in params), strict=True)
-            pack = rule.pack(arrays, *(list(s) for s in states))
+                state = self._state[id(p)]
+                for name in names:
+                    if name not in state:
+                        state[name] = array_module(p.data).zeros_like(p.data)
+            states = ([self._state[id(p)][name] for p in params] for name in names)
+            pack = rule.pack(arrays, *states)
             if len(self._packs) > 8:  # parameters were moved or come and go: keep no old arrays
                 self._packs.clear()
             self._packs[key] = pack
         return pack
 
-    def _update(self, rule, pack, grads: list, options: dict[str, Any]) -> None:
+    def _update(self, rule, pack, grads: list, options: dict[str, Any], step: int) -> None:
+        """Call the kernel for parameters that see their step-th update (1, 2, ...)."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """{"steps": int, "groups": options, "state": {"<name>.<number>": Tensor}}; the number is
-        the parameter's place among all."""
+        """{"steps": one for each parameter, "groups": their options, "state":
+        {"<name>.<number>": Tensor}}; the number is the parameter's place among all."""
         state = {}
         for i, p in enumerate(self._parameters()):
-            for name, array in zip(self.state_names, self._state.get(id(p), ()), strict=False):
+            for name, array in self._state[id(p)].items():
                 state[f"{name}.{i}"] = Tensor(array)
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
         return {"steps": self.steps, "groups": groups, "state": state}
@@ -131,40 +145,50 @@ class Optimizer:
         Raises ValueError, before anything is changed, if names, shapes or groups differ.
         """
         params = list(self._parameters())
-        loaded: dict[int, list] = {}
+        problems = self._differences(saved, params)
+        if problems:
+            raise ValueError(f"{type(self).__name__}.load_state_dict: {'; '.join(problems)}")
+        for p, steps in zip(params, saved["steps"], strict=True):
+            self._steps[id(p)] = int(steps)
+        for group, options in zip(self.param_groups, saved["groups"], strict=True):
+            group.update(options)
+        for i, p in enumerate(params):
+            for name in self.state_names:
+                self._state[id(p)].pop(name, None)
+                value = saved["state"].get(f"{name}.{i}")
+                if value is not None:
+                    # In the parameter's memory order, as the fused steps need it.
+                    array = array_module(p.data).empty_like(p.data)
+                    array[...] = _device.move(_array(value), p.device)
+                    self._state[id(p)][name] = array
+        self._packs.clear()
+
+    def _differences(self, saved: Mapping[str, Any], params: list[Tensor]) -> list[str]:
+        """What in a state dict does not fit."""
         problems = []
+        if len(saved["steps"]) != len(params):
+            problems.append(f"state of {len(saved['steps'])} parameters, not of {len(params)}")
         if len(saved["groups"]) != len(self.param_groups):
             problems.append(f"{len(saved['groups'])} groups, not {len(self.param_groups)}")
+        for i, (group, options) in enumerate(
+            zip(self.param_groups, saved["groups"], strict=False)
+        ):
+            if set(options) != set(group) - {"params"}:
+                problems.append(f"group {i} has the options {', '.join(sorted(options))}")
         known = {f"{name}.{i}" for i in range(len(params)) for name in self.state_names}
         problems += [f"unexpected {name}" for name in sorted(set(saved["state"]) - known)]
         for i, p in enumerate(params):
-            arrays = []
             for name in self.state_names:
                 value = saved["state"].get(f"{name}.{i}")
-                if value is None:
-                    continue
-                value = value.data if isinstance(value, Tensor) else np.asarray(value)
-                if value.shape != p.shape:
-                    problems.append(f"{name}.{i} has shape {value.shape}, not {p.shape}")
-                    continue
-                array = array_module(p.data).empty_like(p.data)  # in the parameter's memory order
-                array[...] = _device.move(value, p.device)
-                arrays.append(array)
-            if arrays:
-                loaded[id(p)] = arrays
-                if len(arrays) != len(self.state_names):
-                    problems.append(f"parameter {i} has only a part of {self.state_names}")
-        if problems:
-            raise ValueError(f"{type(self).__name__}.load_state_dict: {'; '.join(problems)}")
-        self.steps = int(saved["steps"])
-        for group, options in zip(self.param_groups, saved["groups"], strict=True):
-            group.update(options)
-        self._state = loaded
-        self._packs.clear()
+                if value is not None and tuple(value.shape) != p.shape:
+                    problems.append(f"{name}.{i} has shape {tuple(value.shape)}, not {p.shape}")
+        return problems
 
 
 class SGD(Optimizer):
     """Gradient descent, with momentum (Polyak's, or Nesterov's) if asked for."""
+
+    state_names = ("velocity",)
 
     def __init__(
         self,
@@ -175,14 +199,19 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ):
-        if nesterov and not momentum:
-            raise ValueError("SGD: nesterov=True needs a momentum above 0")
-        self.state_names = ("velocity",) if momentum else ()
         super().__init__(
             params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
         )
 
-    def _update(self, rule, pack, grads, options):
+    def _check_options(self, options):
+        super()._check_options(options)
+        if options["nesterov"] and not options["momentum"]:
+            raise ValueError("SGD: nesterov=True needs a momentum above 0")
+
+    def _needed(self, options):
+        return self.state_names if options["momentum"] else ()
+
+    def _update(self, rule, pack, grads, options, step):
         rule.sgd_step(
             pack, grads, lr=options["lr"], momentum=options["momentum"],
             nesterov=options["nesterov"], weight_decay=options["weight_decay"],
@@ -191,6 +220,8 @@ class SGD(Optimizer):
 
 class RMSprop(Optimizer):
     """Gradients divided by the root of their running mean square (Tieleman & Hinton 2012)."""
+
+    state_names = ("square_avg", "velocity")
 
     def __init__(
         self,
@@ -203,13 +234,15 @@ class RMSprop(Optimizer):
         momentum: float = 0.0,
         eps_inside_root: bool = False,
     ):
-        self.state_names = ("square_avg", "velocity") if momentum else ("square_avg",)
         super().__init__(
             params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum,
             eps_inside_root=eps_inside_root,
         )  # fmt: skip
 
-    def _update(self, rule, pack, grads, options):
+    def _needed(self, options):
+        return self.state_names if options["momentum"] else ("square_avg",)
+
+    def _update(self, rule, pack, grads, options, step):
         names = ("lr", "alpha", "eps", "momentum", "weight_decay", "eps_inside_root")
         rule.rmsprop_step(pack, grads, **{name: options[name] for name in names})
 
@@ -239,12 +272,12 @@ class Adam(Optimizer):
             eps_inside_root=eps_inside_root,
         )  # fmt: skip
 
-    def _update(self, rule, pack, grads, options):
+    def _update(self, rule, pack, grads, options, step):
         beta1, beta2 = options["betas"]
         rule.adam_step(
             pack, grads, lr=options["lr"], beta1=beta1, beta2=beta2, eps=options["eps"],
             weight_decay=options["weight_decay"], decoupled=self.decoupled,
-            eps_inside_root=options["eps_inside_root"], step=self.steps,
+            eps_inside_root=options["eps_inside_root"], step=step,
         )  # fmt: skip
 
 
@@ -282,11 +315,11 @@ class Adamax(Optimizer):
     ):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def _update(self, rule, pack, grads, options):
+    def _update(self, rule, pack, grads, options, step):
         beta1, beta2 = options["betas"]
         rule.adamax_step(
             pack, grads, lr=options["lr"], beta1=beta1, beta2=beta2, eps=options["eps"],
-            weight_decay=options["weight_decay"], step=self.steps,
+            weight_decay=options["weight_decay"], step=step,
         )  # fmt: skip
 
 
@@ -347,14 +380,12 @@ class CosineAnnealingLR(LambdaLR):
     """From the starting value down to `eta_min` along half a cosine of T_max calls."""
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0):
-        super().__init__(optimizer, lambda n: (1 + math.cos(math.pi * n / T_max)) / 2)
         self.eta_min = eta_min
-        self._apply()
+        super().__init__(optimizer, lambda n: (1 + math.cos(math.pi * n / T_max)) / 2)
 
     def _apply(self) -> None:
-        low = getattr(self, "eta_min", 0.0)
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = low + (lr - low) * self.factor(self.last_epoch)
+            group["lr"] = self.eta_min + (lr - self.eta_min) * self.factor(self.last_epoch)
 
 
 # ------------------------------------------------------------------------------------- averages
@@ -407,15 +438,23 @@ class ExponentialMovingAverage:
         return {str(i): Tensor(a) for i, a in enumerate(self.averages)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from averages of the same parameters."""
-        if len(state) != len(self.averages):
-            raise ValueError(
-                f"ExponentialMovingAverage: {len(state)} averages for {len(self.averages)} "
-                "parameters"
-            )
+        """Continue from averages of the same parameters; ValueError, before anything is
+        changed, for others."""
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        expected = {str(i): average.shape for i, average in enumerate(self.averages)}
+        problems = [
+            f"average {i} has shape {shapes.get(i)}, not {expected.get(i)}"
+            for i in sorted(shapes.keys() | expected.keys())
+            if shapes.get(i) != expected.get(i)
+        ]
+        if problems:
+            raise ValueError(f"ExponentialMovingAverage.load_state_dict: {'; '.join(problems)}")
         for i, average in enumerate(self.averages):
-            value = state[str(i)]
-            average[...] = value.data if isinstance(value, Tensor) else value
+            average[...] = _device.move(_array(state[str(i)]), _device.device_of(average))
+
+
+def _array(value):
+    return value.data if isinstance(value, Tensor) else np.asarray(value)
 
 
 def _copy(array):

@@ -83,7 +83,7 @@ def test_other_readers_find_the_weights(path):
 def test_one_part_alone(path):
     parts = make(seed=5)
     assert load(path, {"net": parts["net"]}) == 2
-    assert parts["adam"].steps == 0
+    assert not any(parts["adam"].steps)
 
 
 def test_the_header_says_what_it_is(path):
