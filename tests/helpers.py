@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinygen import Tensor, grad
+from tinygen.autograd import op_hook
 from tinygen.gradcheck import gradcheck
 
 LAYOUTS = ("C", "F", "transposed", "strided", "reversed", "channels_last", "offset")
@@ -133,7 +134,23 @@ def check_op(
                 scale = np.max(np.abs(value), initial=1.0)
                 np.testing.assert_allclose(np.asarray(result), value, rtol, atol=rtol * scale)
         assert not any(isinstance(result, Tensor) for result in got)
+    _check_float32_gradients(function, [x.astype(np.float32) for x in inputs])
     gradcheck(function, inputs, order=order)
+
+
+class _float32_backward(op_hook):
+    """Inside, no step of a backward pass may widen to float64."""
+
+    def after(self, op, phase, arrays):
+        if phase == "backward":
+            assert {a.dtype for a in arrays if a is not None} <= {np.dtype(np.float32)}, op.name
+
+
+def _check_float32_gradients(function: Callable, inputs: Sequence[np.ndarray]) -> None:
+    leaves = [Tensor(x, requires_grad=True) for x in inputs]
+    outputs = [out for out in _several(function(*leaves)) if out.requires_grad]
+    with _float32_backward():
+        grad(outputs, leaves, [np.ones(out.shape, np.float32) for out in outputs])
 
 
 def _several(result) -> Sequence:

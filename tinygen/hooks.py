@@ -105,18 +105,18 @@ class profile(op_hook):
 
     def __init__(self):
         self.ops: dict[str, OpTimes] = {}
-        self._open: list[list] = []  # [op, start, seconds spent in other ops inside it]
+        self._open: list[list[float]] = []  # [start, seconds in ops inside it], innermost last
 
     def before(self, op: Op, phase: str) -> None:
-        self._open.append([op, time.perf_counter(), 0.0])
+        if not autograd._state.creating_graph:
+            self._open.clear()  # without a graph none nest: what is left was interrupted
+        self._open.append([time.perf_counter(), 0.0])
 
     def after(self, op: Op, phase: str, arrays: Sequence[Any]) -> None:
         now = time.perf_counter()
-        opened, start, inside = self._open.pop()
-        while opened is not op:  # that one raised and never came to its end
-            opened, start, inside = self._open.pop()
+        start, inside = self._open.pop()
         if self._open:
-            self._open[-1][2] += now - start
+            self._open[-1][1] += now - start
         times = self.ops.setdefault(op.name, OpTimes(op.name))
         if phase == "forward":
             times.forward_calls += 1

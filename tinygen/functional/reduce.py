@@ -25,7 +25,7 @@ class Sum(Op):
         self.axis, self.keepdims = axis, keepdims
 
     def forward(self, x):
-        self.axes = normalize_axis(self.axis, x.ndim, "sum")
+        self.axes = normalize_axis(self.axis, x.ndim, self.name.lower())
         self.shape_in = x.shape
         return x.sum(self.axes, keepdims=self.keepdims)
 
@@ -36,12 +36,11 @@ class Sum(Op):
 class Mean(Sum):
     def forward(self, x):
         total = super().forward(x)
-        count = math.prod([x.shape[a] for a in self.axes])
-        self.share = 1 / count if count else math.nan
-        return total * self.share
+        self.count = math.prod([x.shape[a] for a in self.axes]) or math.nan
+        return total / self.count  # not times 1 / count: the mean of ones is 1
 
     def backward(self, grad):
-        return super().backward(grad * self.share)
+        return super().backward(grad * (1 / self.count))
 
 
 class _Extreme(Op):
