@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from .activation import LeakyReLU, ReLU
 from .module import Module
@@ -36,13 +36,17 @@ class Sequential(_Listed):
     """One module after the other: `Sequential(a, b)(x)` is `b(a(x))`.
 
     A BatchNorm that a ReLU or LeakyReLU follows runs with it as one kernel (the result is the
-    same), unless a hook watches one of the two.
+    same), unless a hook watches one of the two. One mapping instead gives the modules names.
     """
 
-    def __init__(self, *modules: Module):
+    def __init__(self, *modules: Module | Mapping[str, Module]):
         super().__init__()
-        for module in modules:
-            self.append(module)
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            for name, module in modules[0].items():
+                self.add_module(name, module)
+        else:
+            for module in modules:
+                self.append(module)
 
     def forward(self, input):
         modules = list(self)
@@ -63,6 +67,7 @@ class Sequential(_Listed):
 def _fusible(norm: BatchNorm, activation: Module | None) -> bool:
     return (
         type(activation) in (ReLU, LeakyReLU)
+        and type(norm).forward is BatchNorm.forward
         and activation.negative_slope >= 0
         and not (norm.has_hooks or activation.has_hooks)
     )

@@ -7,14 +7,13 @@ import math
 import numpy as np
 
 from .. import functional as F
+from ..functional.checks import Size, sizes
 from . import init
 from .module import Module, Parameter
 
 __all__ = [
     "AvgPool2d", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "MaxPool2d", "Upsample",
 ]  # fmt: skip
-
-Size = int | tuple[int, ...]
 
 
 class _Conv(Module):
@@ -41,8 +40,9 @@ class _Conv(Module):
                 f"and out_channels={out_channels}"
             )
         self.in_channels, self.out_channels = in_channels, out_channels
-        kernel = (kernel_size,) * self.axes if isinstance(kernel_size, int) else kernel_size
-        self.kernel_size = tuple(kernel)
+        self.kernel_size = sizes(
+            type(self).__name__, "kernel_size", kernel_size, self.axes, least=1
+        )
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         first, second = in_channels, out_channels
         if not self.transposed:
@@ -152,22 +152,27 @@ class MaxPool2d(Module):
 class AvgPool2d(Module):
     """Mean of each window; see `F.avg_pool2d`."""
 
-    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0):
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, *,
+                 count_include_pad: bool = True):  # fmt: skip
         super().__init__()
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.count_include_pad = count_include_pad
 
     def forward(self, input):
         return F.avg_pool2d(
-            input, kernel_size=self.kernel_size, stride=self.stride, padding=self.padding
-        )
+            input, kernel_size=self.kernel_size, stride=self.stride, padding=self.padding,
+            count_include_pad=self.count_include_pad,
+        )  # fmt: skip
 
 
 class Upsample(Module):
     """Nearest-neighbour enlargement; see `F.interpolate`."""
 
-    def __init__(self, size: Size | None = None, scale_factor: float | None = None):
+    def __init__(
+        self, size: Size | None = None, scale_factor: float | None = None, mode: str = "nearest"
+    ):
         super().__init__()
-        self.size, self.scale_factor = size, scale_factor
+        self.size, self.scale_factor, self.mode = size, scale_factor, mode
 
     def forward(self, input):
-        return F.interpolate(input, size=self.size, scale_factor=self.scale_factor)
+        return F.interpolate(input, size=self.size, scale_factor=self.scale_factor, mode=self.mode)

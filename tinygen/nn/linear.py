@@ -42,7 +42,7 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A table of vectors looked up by integers; weight (num_embeddings, embedding_dim), N(0, 1)."""
+    """Vectors looked up by integers; weight (num_embeddings, embedding_dim) starts as N(0, 1)."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int):
         super().__init__()
@@ -58,9 +58,10 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """Zero elements with probability p while training; see `F.dropout`."""
+    """Zero elements with probability p while training; see `F.dropout`. `inplace` is accepted for
+    PyTorch's sake and has no effect."""
 
-    def __init__(self, p: float = 0.5):
+    def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__()
         self.p = p
 

@@ -58,6 +58,7 @@ class Module:
             _modules={},
             _forward_pre_hooks=OrderedDict(),
             _forward_hooks=OrderedDict(),
+            _load_hooks=OrderedDict(),
             _hook_count=0,
         )
 
@@ -67,30 +68,36 @@ class Module:
         tables = self.__dict__
         if isinstance(value, (Parameter, Module)) and "_parameters" not in tables:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() first")
-        for table in ("_parameters", "_buffers", "_modules"):
-            known = tables.get(table, {})
-            if name in known and (value is None or isinstance(value, Tensor | Module)):
-                kind = {"_parameters": Parameter, "_modules": Module}.get(table, Tensor)
-                if value is None or isinstance(value, kind):
-                    known[name] = value
-                    return
-                del known[name]
         if isinstance(value, Parameter):
-            tables["_parameters"][name] = value
+            table = "_parameters"
         elif isinstance(value, Module):
-            tables["_modules"][name] = value
-        else:
+            table = "_modules"
+        else:  # a registered name stays what it is
+            table = next((table for table in _KINDS if name in tables.get(table, ())), None)
+        if table is None:
             object.__setattr__(self, name, value)
+        else:
+            self._register(table, name, value)
+
+    def _register(self, table: str, name: str, value: Any) -> None:
+        if not isinstance(value, _KINDS[table] | None):
+            raise TypeError(
+                f"{type(self).__name__}.{name} must be a {_KINDS[table].__name__} or None, "
+                f"got {type(value).__name__}"
+            )
+        for other in (self.__dict__, *(self.__dict__[t] for t in _KINDS if t != table)):
+            other.pop(name, None)
+        self.__dict__[table][name] = value
 
     def __getattr__(self, name: str) -> Any:
-        for table in ("_parameters", "_buffers", "_modules"):
+        for table in _KINDS:
             known = self.__dict__.get(table, {})
             if name in known:
                 return known[name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
-        for table in ("_parameters", "_buffers", "_modules"):
+        for table in _KINDS:
             if name in self.__dict__[table]:
                 del self.__dict__[table][name]
                 return
@@ -98,15 +105,15 @@ class Module:
 
     def register_buffer(self, name: str, value: Tensor | None) -> None:
         """State that is saved but not trained, such as running statistics."""
-        self._buffers[name] = value
+        self._register("_buffers", name, value)
 
     def register_parameter(self, name: str, value: Parameter | None) -> None:
-        """As assigning it; with None the name exists without a parameter (a layer's lack of bias)."""
-        self._parameters[name] = value
+        """As assigning it; None keeps the name without a parameter (a layer without bias)."""
+        self._register("_parameters", name, value)
 
     def add_module(self, name: str, module: Module) -> None:
         """As assigning it, for names that are no identifiers."""
-        self._modules[name] = module
+        self._register("_modules", name, module)
 
     # ----------------------------------------------------------------------------------- calling
 
@@ -130,13 +137,18 @@ class Module:
 
     def register_forward_pre_hook(self, hook: Callable) -> Handle:
         """Call `hook(module, args)` before each forward; it may return other arguments."""
-        return self._register(self._forward_pre_hooks, hook)
+        return self._add_hook(self._forward_pre_hooks, hook)
 
     def register_forward_hook(self, hook: Callable) -> Handle:
         """Call `hook(module, args, output)` after each forward; it may return another output."""
-        return self._register(self._forward_hooks, hook)
+        return self._add_hook(self._forward_hooks, hook)
 
-    def _register(self, hooks: dict, hook: Callable) -> Handle:
+    def register_load_hook(self, hook: Callable) -> Handle:
+        """Call `hook(module, names)` when `load_state_dict`, here or above, has written values:
+        those of this module with these names (without dots)."""
+        return self._add_hook(self._load_hooks, hook)
+
+    def _add_hook(self, hooks: dict, hook: Callable) -> Handle:
         self.__dict__["_hook_count"] += 1
         hooks[self._hook_count] = hook
         return Handle(hooks, self._hook_count)
@@ -167,8 +179,8 @@ class Module:
         return (module for _, module in self.named_modules())
 
     def children(self) -> Iterator[Module]:
-        """The modules directly below this one."""
-        return (module for module in self._modules.values() if module is not None)
+        """The modules directly below this one, each once."""
+        return iter({id(m): m for m in self._modules.values() if m is not None}.values())
 
     def _named(self, table: str, prefix: str) -> Iterator[tuple[str, Tensor]]:
         seen: set[int] = set()
@@ -203,14 +215,14 @@ class Module:
 
     # ------------------------------------------------------------------------------------- state
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Name -> Tensor (detached, the same memory), parameters and buffers, in PyTorch's names."""
-        state: dict[str, Tensor] = {}
-        for path, module in self.named_modules():
-            for table in (module._parameters, module._buffers):
-                for name, value in table.items():
-                    if value is not None:
-                        state[f"{path}.{name}" if path else name] = value.detach()
+    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
+        """Name -> Tensor (detached, the same memory), parameters and buffers, in PyTorch's names:
+        what several modules share stands under every name."""
+        own = {**self._parameters, **self._buffers}
+        state = {prefix + k: value.detach() for k, value in own.items() if value is not None}
+        for name, module in self._modules.items():
+            if module is not None:
+                state |= module.state_dict(f"{prefix}{name}.")
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -229,14 +241,19 @@ class Module:
             value = state[name]
             values[name] = value.data if isinstance(value, Tensor) else np.asarray(value)
             if values[name].shape != own[name].shape:
-                problems.append(
-                    f"{name} has shape {values[name].shape}, not {own[name].shape}"
-                )
+                problems.append(f"{name} has shape {values[name].shape}, not {own[name].shape}")
         if problems:
             raise ValueError(f"{type(self).__name__}.load_state_dict: {'; '.join(problems)}")
         with no_grad():
             for name, value in values.items():
                 own[name].copy_(_device.move(value, own[name].device))
+        for path, module in self.named_modules():
+            dot = f"{path}." if path else ""
+            written = {
+                name for name in module._parameters | module._buffers if dot + name in values
+            }
+            for hook in list(module._load_hooks.values()):
+                hook(module, written)
 
     # ------------------------------------------------------------------------------------- modes
 
@@ -266,14 +283,20 @@ class Module:
 
         Do it before making an optimizer: parameters get new arrays.
         """
-        if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
+        to_device = isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda")
+        if to_device:
             _device.check(target)
-            convert = lambda array: _device.move(array, target)  # noqa: E731
-        else:
-            dtype = np.dtype(target)
-            convert = lambda array: array.astype(dtype) if array.dtype.kind == "f" else array  # noqa: E731
+        elif np.dtype(target).kind != "f":
+            raise TypeError(f"to: expected a device or a floating-point dtype, got {target}")
         for tensor in (*self.parameters(), *self.buffers()):
-            tensor.set_data(convert(tensor.data))
+            if to_device:
+                array = _device.move(tensor.data, target)
+            elif tensor.dtype.kind == "f":
+                array = tensor.data.astype(target, copy=False)
+            else:
+                continue
+            if array is not tensor.data:
+                tensor.set_data(array)
         return self
 
     def float(self) -> Module:
@@ -297,3 +320,7 @@ class Module:
         ]
         head = f"{type(self).__name__}({self.extra_repr()}"
         return head + ("\n  " + "\n  ".join(below) + "\n)" if below else ")")
+
+
+_KINDS = {"_parameters": Parameter, "_buffers": Tensor, "_modules": Module}
+"""A module's tables of registered names, and what each holds."""

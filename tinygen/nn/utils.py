@@ -15,13 +15,18 @@ from .module import Module, Parameter
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "remove_weight_norm", "weight_norm"]
 
 
-def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
+def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list:
+    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
+    return [p.grad.data for p in parameters if p.grad is not None]
+
+
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients together so that their joint Euclidean norm is at most `max_norm`.
 
     Returns the norm before. A norm that is not finite leaves the gradients as they are, for the
     caller to see.
     """
-    grads = [p.grad.data for p in parameters if p.grad is not None]
+    grads = _with_gradients(parameters)
     if not grads:
         return 0.0
     rule = kernels("optim", grads[0])
@@ -31,16 +36,14 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     return norm
 
 
-def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Limit every component of the gradients to [-clip_value, clip_value]."""
-    for p in parameters:
-        if p.grad is not None:
-            data = p.grad.data
-            array_module(data).clip(data, -clip_value, clip_value, out=data)
+    for grad in _with_gradients(parameters):
+        array_module(grad).clip(grad, -clip_value, clip_value, out=grad)
 
 
 class _WeightNorm:
-    """The hook behind `weight_norm`: computes w = g v/|v| before each call."""
+    """The hooks behind `weight_norm`: compute w = g v/|v| before each call."""
 
     def __init__(self, name: str, axis: int, data_dependent: bool):
         self.name, self.axis, self.uninitialised = name, axis, data_dependent
@@ -53,21 +56,30 @@ class _WeightNorm:
     def before(self, module: Module, args: tuple) -> None:
         object.__setattr__(module, self.name, self.weight(module))
 
+    def loaded(self, module: Module, names: set[str]) -> None:
+        """A g from a state dict is not to be replaced."""
+        if f"{self.name}_g" in names:
+            self.uninitialised = False
+
     def after(self, module: Module, args: tuple, output):
         """At the first call: g and b so that the outputs of this batch have mean 0, variance 1."""
         if not self.uninitialised:
             return None
         self.uninitialised = False
-        data = output.data
-        channels = 1 if data.ndim > 1 else 0
-        others = tuple(i for i in range(data.ndim) if i != channels)
-        mean, std = data.mean(others), data.std(others) + 1e-8
         g = getattr(module, f"{self.name}_g")
+        data = output.data
+        channel_axis = 1 if g.ndim > 2 else data.ndim - 1  # of a convolution, of a linear layer
+        if data.shape[channel_axis] != g.size:
+            raise ValueError(
+                f"weight_norm: {g.size} slices along dim={self.axis} for "
+                f"{data.shape[channel_axis]} output channels; data_dependent_init needs the dim "
+                "of the output channels (1 in transposed convolutions without groups)"
+            )
+        others = tuple(i for i in range(data.ndim) if i != channel_axis)
+        mean, std = data.mean(others), data.std(others) + 1e-8
         bias = module._parameters.get("bias")
         with no_grad():
-            along = [1] * g.ndim
-            along[self.axis] = -1
-            g.mul_((1 / std).reshape(along).astype(g.dtype))
+            g.div_(std.reshape(g.shape))
             if bias is not None:
                 bias.sub_(mean).div_(std)
         self.before(module, args)
@@ -80,21 +92,24 @@ def weight_norm(
     """Train a weight as w = g · v / |v|, one length g for each slice along `dim`.
 
     The module's `weight` gives way to the parameters `weight_g` and `weight_v`. With
-    `data_dependent_init` the first call sets g and the bias so that each output channel has mean 0
-    and variance 1 over that batch (Salimans & Kingma 2016, section 3).
+    `data_dependent_init` the first call, unless a g was loaded before it, sets g and the bias so
+    that each output channel has mean 0 and variance 1 over that batch (Salimans & Kingma 2016,
+    section 3).
     """
-    v = module._parameters.pop(name)
+    v = module._parameters.get(name)
     if v is None:
         raise ValueError(f"weight_norm: {type(module).__name__} has no parameter {name!r}")
-    others = tuple(i for i in range(v.ndim) if i != dim)
-    xp = array_module(v.data)
-    g = xp.sqrt((v.data * v.data).sum(others, keepdims=True))
+    axis = range(v.ndim)[dim]
+    others = tuple(i for i in range(v.ndim) if i != axis)
+    g = array_module(v.data).sqrt((v.data * v.data).sum(others, keepdims=True))
+    delattr(module, name)
     setattr(module, f"{name}_g", Parameter(g))
     setattr(module, f"{name}_v", v)
-    hook = _WeightNorm(name, dim, data_dependent_init)
+    hook = _WeightNorm(name, axis, data_dependent_init)
     handles = [module.register_forward_pre_hook(hook.before)]
     if data_dependent_init:
         handles.append(module.register_forward_hook(hook.after))
+        handles.append(module.register_load_hook(hook.loaded))
     object.__setattr__(module, f"_{name}_norm", (hook, handles))
     hook.before(module, ())
     return module
