@@ -99,13 +99,14 @@ def weight_norm(
     v = module._parameters.get(name)
     if v is None:
         raise ValueError(f"weight_norm: {type(module).__name__} has no parameter {name!r}")
-    axis = range(v.ndim)[dim]
-    others = tuple(i for i in range(v.ndim) if i != axis)
+    if dim not in range(v.ndim):
+        raise ValueError(f"weight_norm: dim={dim} is no axis of a {name} of shape {v.shape}")
+    others = tuple(i for i in range(v.ndim) if i != dim)
     g = array_module(v.data).sqrt((v.data * v.data).sum(others, keepdims=True))
     delattr(module, name)
     setattr(module, f"{name}_g", Parameter(g))
     setattr(module, f"{name}_v", v)
-    hook = _WeightNorm(name, axis, data_dependent_init)
+    hook = _WeightNorm(name, dim, data_dependent_init)
     handles = [module.register_forward_pre_hook(hook.before)]
     if data_dependent_init:
         handles.append(module.register_forward_hook(hook.after))
