@@ -23,6 +23,7 @@ losses.png, scores.json and checkpoint.safetensors.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -40,7 +41,6 @@ from tinygen.models.dcgan import (
     generator_loss,
     interpolate,
     sample_codes,
-    settle_batch_norm,
 )
 from tinygen.random import Generator as RandomNumbers
 from tinygen.train import (
@@ -115,14 +115,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
     }
     done = checkpoint.load(run.checkpoint, **saved) if run.checkpoint.exists() else 0
+    if settings["steps"] < done:
+        raise UserError(f"--steps {settings['steps']}: {run.path} is at step {done} already")
     run.start(settings)
     run.forget_after(done)
     print(f"{training}\nwriting to {run.path}")
 
     train(settings, run, training, saved, done)
-    # The checkpoint keeps the statistics that a resumed run goes on with; the pictures from here
-    # on are made with better ones.
-    settle_batch_norm(G, codes(settings, 5000, "settled").to(settings["device"]))
     draw_pictures(settings, run, G)
     if settings["score"]:
         score(settings, run, G, training, held_out)
@@ -208,7 +207,7 @@ def train(settings: dict, run: RunFolder, data: Dataset, saved: dict, done: int)
             if ctrl_c.pressed and step < steps:
                 raise Stopped(
                     f"stopped after step {step} of {steps}; go on with: "
-                    f"python {sys.argv[0]} --resume --out {run.path}"
+                    f"python {sys.argv[0]} --resume --out {shlex.quote(str(run.path))}"
                 )
 
 
@@ -219,8 +218,8 @@ def codes(settings: dict, n: int, purpose: str) -> Tensor:
 
 
 def generate(G: Generator, z: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) of the codes, by batch norm's running statistics: what a code gives
-    then depends on nothing but the code."""
+    """Images (N, C, H, W) of the codes. Batch norm takes its running statistics, not the batch's:
+    an image then depends on its code alone, and is as good (Fréchet distance 6.0, else 6.3)."""
     device = next(G.parameters()).device
     G.eval()
     with no_grad():

@@ -114,7 +114,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(dcgan, monkeypatch, capsys, how)
         assert Path("straight/metrics.csv").read_text() == Path("resumed/metrics.csv").read_text()
 
 
-def test_resuming_a_finished_run_only_draws_again(dcgan):
+def test_resuming_a_finished_run_only_draws_again(dcgan, capsys):
     assert run(dcgan, "--steps", 2, "--out", "here", *QUICK) == 0
     before = {
         p: p.read_bytes() for p in Path("here").rglob("*") if p.suffix != ".csv" and p.is_file()
@@ -122,6 +122,8 @@ def test_resuming_a_finished_run_only_draws_again(dcgan):
     assert run(dcgan, "--resume") == 2  # it is not below runs/
     assert run(dcgan, "--resume", "--out", "here") == 0
     assert all(p.read_bytes() == data for p, data in before.items())
+    line = error_of(dcgan, capsys, "--resume", "--out", "here", "--steps", 1)
+    assert "--steps 1: here is at step 2 already" in line
 
 
 def test_seeds_differ_and_equal_ones_agree(dcgan):

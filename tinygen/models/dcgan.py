@@ -18,7 +18,6 @@ import numpy as np
 
 from .. import functional as F
 from .. import nn, random
-from ..autograd import no_grad
 from ..tensor import Tensor
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "generator_loss",
     "interpolate",
     "sample_codes",
-    "settle_batch_norm",
 ]
 
 SMALLEST = 8  # pixels: one halving, to 4 × 4
@@ -175,24 +173,6 @@ def discriminator_loss(real_logits, fake_logits):
 def generator_loss(fake_logits):
     """-E log σ(D(G(z))), in nats: the non-saturating loss (Goodfellow et al. 2014, section 3)."""
     return F.softplus(-fake_logits).mean()
-
-
-def settle_batch_norm(G: Generator, codes, batch_size: int = 500) -> None:
-    """Take batch norm's running statistics anew, as plain averages over `codes` (N, latent_dim).
-
-    Those gathered in training lag behind weights that moved. The difference shows in samples of
-    `G.eval()`; weights and modes stay as they are.
-    """
-    norms = [m for m in G.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    before = [(m.momentum, m.training) for m in norms]
-    for m in norms:
-        m.momentum, m.training = None, True
-        m.num_batches_tracked.fill_(0)  # with momentum None, the average starts anew
-    with no_grad():
-        for batch in codes.split(batch_size):
-            G(batch)
-    for m, (momentum, training) in zip(norms, before, strict=True):
-        m.momentum, m.training = momentum, training
 
 
 def sample_codes(

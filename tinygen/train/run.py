@@ -68,7 +68,8 @@ class RunFolder:
             run = cls(out)
             if not run.checkpoint.is_file():
                 raise UserError(
-                    f"{run.path} holds no checkpoint to go on from: leave --resume out to start"
+                    f"{run.path} holds no checkpoint to go on from: start a new run, "
+                    "without --resume and with another --out"
                 )
         else:
             runs = [cls(path.parent) for path in RUNS.glob("*/checkpoint.safetensors")]
