@@ -87,8 +87,9 @@ class Op(Node):
     """For an op whose `backward` is a fused kernel: the same function from differentiable ops,
     taken in its place when gradients of gradients are asked for."""
 
-    _saved: Sequence | None = ()
-    _inputs: tuple = ()
+    _saved: Sequence | None = ()  # after the call: (array, its node, version counter, its count)
+    _inputs: tuple = ()  # of an op with a composite
+    has_several = False  # `forward` returned a tuple: one Output node for each of its arrays
     n_outputs = 1
     where: tuple[CodeType, int] | None = None
 
@@ -115,21 +116,23 @@ class Op(Node):
                 f"{self.name}: its saved arrays were freed by an earlier backward; "
                 "pass retain_graph=True to that one to go through the graph again"
             )
-        creating_graph = _state.creating_graph
         values = []
-        for value, version, count in self._saved:
+        for array, node, version, count in self._saved:
             if version is not None and version[0] != count:
                 raise RuntimeError(
                     f"{self.name} at {line_of(self.where)} needs an array for its gradient that "
                     f"was overwritten in place at {line_of(version[1])}; write to x.clone()"
                 )
-            if isinstance(value, Tensor):
-                values.append(value if creating_graph and value.requires_grad else value.data)
-            elif creating_graph and version is not None:  # the output: no reference was kept to it
-                values.append(Tensor._make(value, self, version))
-            else:
-                values.append(value)
+            if _state.creating_graph and node is not None:
+                # An output is known by its number: a reference to its node would be a cycle.
+                array = Tensor._make(array, self._output(node, array), version)
+            values.append(array)
         return tuple(values)
+
+    def _output(self, node: Node | int, array) -> Node:
+        if not isinstance(node, int):
+            return node
+        return Output(self, node, array) if self.has_several else self
 
     def needs_grad(self, index: int) -> bool:
         """Whether anybody asked for the gradient of this input; skip the work if not."""
@@ -150,10 +153,7 @@ class Op(Node):
                     any_grad = True
                 parents.append(node)
             else:
-                # Beside other operands a NumPy scalar counts as a Python number, which does not
-                # widen float32 to float64.
-                number = self.broadcasts and isinstance(x, np.generic)
-                arrays.append(x.item() if number else x)
+                arrays.append(_operand(x, inputs) if isinstance(x, np.generic) else x)
                 parents.append(None)
         if not any_tensor:
             return self._compute(arrays)
@@ -162,9 +162,11 @@ class Op(Node):
         hooks = _state.hooks
         for hook in hooks:
             hook.before(self, "forward")
+        if len(arrays) > 1:
+            _tell_apart(arrays)
         outputs = self._compute(arrays)
         if any_grad and _state.recording:
-            result = self._record(inputs, parents, outputs)
+            result = self._record(inputs, arrays, parents, outputs)
         else:
             result = self._wrap(inputs, outputs)
             self._saved = ()
@@ -186,7 +188,7 @@ class Op(Node):
             return tuple(Tensor._make(array) for array in outputs)
         return Tensor._make(outputs, None, inputs[0].version if self.is_view else None)
 
-    def _record(self, inputs, parents, outputs):
+    def _record(self, inputs, arrays, parents, outputs):
         """Enter the tape: the outputs as Tensors with this node behind them."""
         self.order = next(_clock)
         self.parents = parents
@@ -194,22 +196,28 @@ class Op(Node):
         if self.composite is not None:
             self._inputs = inputs
         if type(outputs) is tuple:
-            self.n_outputs = len(outputs)
+            self.has_several, self.n_outputs = True, len(outputs)
             result = tuple(Tensor._make(a, Output(self, i, a)) for i, a in enumerate(outputs))
+            outputs, results = outputs, result
         else:
             result = Tensor._make(outputs, self, inputs[0].version if self.is_view else None)
             self.shape, self.dtype = result.data.shape, result.data.dtype
-        saved = []  # (an input, an array or the output's array; version counter; its count now)
+            outputs, results = (outputs,), (result,)
+        saved = []
         for array in self._saved:
-            if array is outputs:
-                saved.append((array, result.version, result.version[0]))
-                continue
-            for x in inputs:
-                if isinstance(x, Tensor) and x.data is array:
-                    saved.append((x, x.version, x.version[0]))
+            for i, out in enumerate(outputs):
+                if array is out:
+                    version = results[i].version
+                    saved.append((array, i, version, version[0]))
                     break
             else:
-                saved.append((array, None, 0))
+                for i, data in enumerate(arrays):
+                    if array is data and isinstance(inputs[i], Tensor):
+                        version = inputs[i].version
+                        saved.append((array, parents[i], version, version[0]))
+                        break
+                else:
+                    saved.append((array, None, None, 0))
         self._saved = saved
         return result
 
@@ -218,6 +226,7 @@ class Op(Node):
         for hook in _state.hooks:
             hook.before(self, "backward")
         if _state.creating_graph and self.composite is not None:
+            _ = self.saved  # for its checks: freed, overwritten
             result = self._composite_vjp(grads)
         else:
             result = self.backward(*grads)
@@ -241,7 +250,11 @@ class Op(Node):
             outputs = self.composite(*aliases)
             if type(outputs) is not tuple:
                 outputs = (outputs,)
-            pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
+            pairs = [
+                (o, g)
+                for o, g in zip(outputs, grads, strict=True)
+                if g is not None and o.node_for_grad() is not None
+            ]
             found = grad(
                 [o for o, _ in pairs],
                 [aliases[i] for i in wanted],
@@ -253,6 +266,25 @@ class Op(Node):
         for i, g in zip(wanted, found, strict=True):
             result[i] = g
         return tuple(result)
+
+
+def _operand(scalar: np.generic, inputs: Sequence):
+    """A NumPy scalar beside an array counts as a Python number: it does not widen float32."""
+    if isinstance(scalar, np.float32) or not any(
+        isinstance(x, (Tensor, np.ndarray)) for x in inputs
+    ):
+        return scalar
+    return scalar.item()
+
+
+def _tell_apart(arrays: list) -> None:
+    """Make inputs that are one array (`x * x.detach()`) different objects: `save` goes by them."""
+    for i in range(1, len(arrays)):
+        if type(arrays[i]) in device._modules:
+            for j in range(i):
+                if arrays[j] is arrays[i]:
+                    arrays[i] = arrays[i].view()
+                    break
 
 
 def _check_broadcast(name: str, arrays: Sequence) -> None:
@@ -359,8 +391,12 @@ def _roots(outputs, gradients, create_graph) -> dict[Node, Any]:
                     "only for a single number it is 1 by default (reduce the loss first)"
                 )
             g = device.array_module(out.data).ones_like(out.data)
-        elif tuple(np.shape(g)) != out.shape:
-            raise ValueError(f"backward: gradient of shape {np.shape(g)} for shape {out.shape}")
+        else:
+            if not isinstance(g, Tensor):
+                g = device.array_module(out.data).asarray(g)
+            if tuple(g.shape) != out.shape:
+                raise ValueError(f"backward: gradient of shape {g.shape} for shape {out.shape}")
+            g = F.clone(g) if g.dtype == out.dtype else g.astype(out.dtype)
         if create_graph and not isinstance(g, Tensor):
             g = Tensor._make(g)
         elif not create_graph and isinstance(g, Tensor):
@@ -394,9 +430,9 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
     """Propagate the roots' gradients: into leaves' `.grad`, or, with `targets`, return theirs."""
     nodes = _ordered(roots)
     wanted = None if targets is None else _leading_to(targets, nodes)
-    keep = () if targets is None else set(targets)
     grads: dict[Node, Any] = dict(roots)  # of an op with several outputs, a list
     summed: set[Node] = set()  # nodes whose gradient is a sum of our own, free to be added to
+    last = set(targets or ())  # gradients that are handed out: they must not share memory
     found: dict[Node, Any] = {}
 
     before = _state.recording, _state.creating_graph, _state.targets
@@ -406,8 +442,10 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
             grad = grads.pop(node, None)
             if grad is None or (wanted is not None and node not in wanted):
                 continue
-            if node in keep:
+            if node in last:
                 found[node] = grad
+                if not any(parent in wanted for parent in node.parents):
+                    continue
             kind = type(node)
             if kind is Leaf:
                 if targets is None:
@@ -415,18 +453,22 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
                 continue
             if kind is Output:
                 op = node.parents[0]
-                grads.setdefault(op, [None] * op.n_outputs)[node.index] = grad
+                of_outputs = grads.setdefault(op, [None] * op.n_outputs)
+                known = of_outputs[node.index]
+                of_outputs[node.index] = grad if known is None else known + grad
                 continue
-            results = node.vjp(grad if node.n_outputs > 1 else (grad,))
+            grad = grad if node.has_several else (grad,)
+            results = node.vjp(grad)
             for parent, g in zip(node.parents, results, strict=True):
                 if parent is None or g is None or (wanted is not None and parent not in wanted):
                     continue
                 if g.shape != parent.shape or g.dtype != parent.dtype:
                     g = _fit(g, parent, node)
                 if parent not in grads:
-                    if type(parent) is Leaf and _is_shared(g, grad, results):
-                        g = g.copy()
-                    grads[parent] = g
+                    handed_out = type(parent) is Leaf or parent in last
+                    grads[parent] = (
+                        F.clone(g) if handed_out and _is_shared(g, grad, results) else g
+                    )
                 elif parent in summed:
                     grads[parent] += g
                 else:
@@ -453,11 +495,10 @@ def _fit(g, parent: Node, op: Op):
     return g
 
 
-def _is_shared(g, grad, results) -> bool:
-    """Whether a gradient may be seen under another name, so that a leaf must take a copy."""
-    if isinstance(g, Tensor):
-        return False
-    return g is grad or g.base is not None or sum(r is g for r in results) > 1
+def _is_shared(g, grads: Sequence, results: Sequence) -> bool:
+    """Whether a gradient may be seen under another name, so that who gets it must take a copy."""
+    base = g.data.base if isinstance(g, Tensor) else g.base
+    return base is not None or any(g is x for x in grads) or sum(g is x for x in results) > 1
 
 
 def _accumulate(leaf: Leaf, g) -> None:
@@ -466,10 +507,11 @@ def _accumulate(leaf: Leaf, g) -> None:
         return
     if tensor.grad is None:
         tensor.grad = g if isinstance(g, Tensor) else Tensor._make(g)
-    elif isinstance(g, Tensor):
-        tensor.grad = tensor.grad + g
+    elif isinstance(g, Tensor) or tensor.grad.requires_grad:
+        tensor.grad = tensor.grad + g  # a gradient that is on a tape itself stays as it is
     else:
-        tensor.grad.data += g
+        with no_grad():
+            tensor.grad.add_(g)
 
 
 # ------------------------------------------------------------------------------- modes and hooks
@@ -480,13 +522,16 @@ class _Recording:
 
     value: bool
 
+    def __init__(self) -> None:
+        self._before: list[bool] = []  # a stack: one object may be entered inside itself
+
     def __enter__(self):
-        self._before = _state.recording
+        self._before.append(_state.recording)
         _state.recording = self.value
         return self
 
     def __exit__(self, *_):
-        _state.recording = self._before
+        _state.recording = self._before.pop()
 
     def __call__(self, function: Callable) -> Callable:
         from functools import wraps

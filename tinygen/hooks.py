@@ -27,10 +27,10 @@ class detect_anomaly(op_hook):
 
     >>> import tinygen
     >>> from tinygen.hooks import detect_anomaly
-    >>> with detect_anomaly():
+    >>> with detect_anomaly():  # doctest: +ELLIPSIS
     ...     tinygen.tensor([1.0, -1.0]).log()
     Traceback (most recent call last):
-    FloatingPointError: Log: NaN in 1 of 2 values of its output; called at <stdin>:2
+    FloatingPointError: Log: NaN in 1 of 2 values of its output; called at ...
     """
 
     def __init__(self):
@@ -252,8 +252,7 @@ class _Kept:
 
 def _kept_arrays(op: Op) -> Iterator[Any]:
     """What an op holds: by `save`, for its composite, and as attributes of its own."""
-    kept = [value for value, *_ in op._saved or ()]
-    values = [x.data if isinstance(x, Tensor) else x for x in kept]
+    values = [array for array, *_ in op._saved or ()]
     values += [x.data for x in op._inputs if isinstance(x, Tensor)]
     for value in vars(op).values():
         values += value if type(value) in (tuple, list) else [value]

@@ -5,6 +5,7 @@ The arithmetic itself stands in `tinygen.functional`; `tinygen.autograd` is the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,6 +111,20 @@ class Tensor:
             raise ValueError("set_data: only a leaf's array can be replaced")
         self.data, self.grad, self.node = array, None, None
         self.version = [self.version[0] + 1, autograd._caller()]
+
+    def __copy__(self) -> Tensor:
+        return self._copied(self.data, self.version, self.grad)
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        return self._copied(self.data.copy(order="K"), [0, None], copy.deepcopy(self.grad, memo))
+
+    def _copied(self, data, version: list, grad: Tensor | None) -> Tensor:
+        if not self.is_leaf:
+            raise ValueError("deepcopy: only leaves can be copied; use x.detach() or x.clone()")
+        other = type(self).__new__(type(self))
+        other.data, other.grad, other.node, other.version = data, grad, None, version
+        other._requires_grad = self._requires_grad
+        return other
 
     # -------------------------------------------------------------------- arrays and conversion
 
