@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import random
-from .device import move
+from .device import _cupy, array_module, move
 from .tensor import Tensor
 
 __all__ = [
@@ -52,12 +52,12 @@ def full(
 
 def zeros_like(x: Tensor) -> Tensor:
     """0 everywhere, in x's shape, dtype and device."""
-    return x.detach() * 0 if x.device != "cpu" else Tensor(np.zeros_like(x.data))
+    return Tensor(array_module(x.data).zeros_like(x.data))
 
 
 def ones_like(x: Tensor) -> Tensor:
     """1 everywhere, in x's shape, dtype and device."""
-    return zeros_like(x) + 1
+    return Tensor(array_module(x.data).ones_like(x.data))
 
 
 def arange(start, stop=None, step=1, *, dtype=None, device: str = "cpu") -> Tensor:
@@ -92,7 +92,7 @@ def randn(*shape, dtype=np.float32, device: str = "cpu", requires_grad: bool = F
 
 def randint(low: int, high: int, shape, *, device: str = "cpu") -> Tensor:
     """Integers (int64) in [low, high), from the default generator."""
-    return _tensor(random.integers(low, high, tuple(shape)), device)
+    return _tensor(random.integers(low, high, shape), device)
 
 
 def randperm(n: int, *, device: str = "cpu") -> Tensor:
@@ -115,9 +115,9 @@ def from_dlpack(source: Any) -> Tensor:
     >>> tinygen.from_dlpack(np.arange(3))
     tensor([0, 1, 2])
     """
+    if not hasattr(source, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack: {type(source).__name__} does not speak the DLPack protocol")
     kind = source.__dlpack_device__()[0]
     if kind == 2:  # kDLCUDA
-        from .device import _cupy
-
         return Tensor(_cupy("cuda").from_dlpack(source))
     return Tensor(np.from_dlpack(source))

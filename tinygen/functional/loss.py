@@ -10,6 +10,8 @@ from ..autograd import Op
 from ..device import array_module, kernels
 from ..tensor import Tensor
 from .activation import sigmoid
+from .checks import check_floats
+from .elementwise import where
 from .reduce import mean, sum
 from .shape import permute, reshape, unsqueeze
 from .softmax import Softmax
@@ -20,21 +22,26 @@ __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
 class CrossEntropy(Op):
     """-log softmax(logits)[target] for each row of (M, K) -> (M,)."""
 
-    def __init__(self, targets):
-        self.targets = targets
+    def __init__(self, targets, ignore_index: int):
+        self.targets, self.ignore_index = targets, ignore_index
 
     def forward(self, logits):
-        losses, self.lse = kernels("softmax", logits).cross_entropy(logits, self.targets)
+        losses, self.lse = kernels("softmax", logits).cross_entropy(
+            logits, self.targets, ignore_index=self.ignore_index
+        )
         self.save(logits)
         return losses
 
     def backward(self, grad):
         (logits,) = self.saved
         if isinstance(grad, Tensor):
-            xp = array_module(self.targets)
-            one_hot = self.targets[:, None] == xp.arange(logits.shape[1])
-            return unsqueeze(grad, 1) * (Softmax()(logits) - one_hot.astype(logits.dtype))
-        return kernels("softmax", grad).cross_entropy_grad(grad, logits, self.targets, self.lse)
+            targets = self.targets[:, None]
+            one_hot = targets == array_module(targets).arange(logits.shape[1])
+            difference = Softmax()(logits) - one_hot.astype(logits.dtype)
+            return unsqueeze(grad, 1) * where(targets != self.ignore_index, difference, 0.0)
+        return kernels("softmax", grad).cross_entropy_grad(
+            grad, logits, self.targets, self.lse, ignore_index=self.ignore_index
+        )
 
 
 class BinaryCrossEntropyWithLogits(Op):
@@ -82,12 +89,14 @@ def _reduce(losses, reduction: str, op: str):
     return losses
 
 
-def cross_entropy(input, target, *, reduction: str = "mean"):
+def cross_entropy(input, target, *, reduction: str = "mean", ignore_index: int = -100):
     """-log softmax(logits)[target], in nats.
 
     input: logits (N, K) or (N, K, d1, ...); target: integers in [0, K) of shape (N,) or
-    (N, d1, ...). IndexError for a class outside.
+    (N, d1, ...). Where it is `ignore_index` the loss is 0, and the mean is over the others.
+    Raises ValueError for another number outside of [0, K).
     """
+    check_floats("cross_entropy", input=input)
     data = target.data if isinstance(target, Tensor) else np.asarray(target)
     if data.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: expected integer classes as target, got {data.dtype}")
@@ -97,14 +106,13 @@ def cross_entropy(input, target, *, reduction: str = "mean"):
             f"{(*input.shape[:1], *input.shape[2:])}, got {data.shape}"
         )
     classes = input.shape[1]
-    if data.size and not 0 <= int(data.min()) <= int(data.max()) < classes:
-        raise IndexError(
-            f"cross_entropy: targets {data.min()}..{data.max()} for {classes} classes"
-        )
     if input.ndim > 2:
         input = permute(input, 0, *range(2, input.ndim), 1)
-    losses = CrossEntropy(data.reshape(-1))(reshape(input, math.prod(data.shape), classes))
-    return _reduce(reshape(losses, data.shape), reduction, "cross_entropy")
+    op = CrossEntropy(data.reshape(-1), ignore_index)
+    losses = reshape(op(reshape(input, math.prod(data.shape), classes)), data.shape)
+    if reduction == "mean":
+        return sum(losses) / (data != ignore_index).sum(dtype=losses.dtype)
+    return _reduce(losses, reduction, "cross_entropy")
 
 
 def binary_cross_entropy_with_logits(input, target, *, reduction: str = "mean"):
@@ -117,6 +125,7 @@ def binary_cross_entropy_with_logits(input, target, *, reduction: str = "mean"):
             "binary_cross_entropy_with_logits: input and target must have one shape, got "
             f"{tuple(input.shape)} and {getattr(target, 'shape', type(target).__name__)}"
         )
+    check_floats("binary_cross_entropy_with_logits", input=input)
     losses = BinaryCrossEntropyWithLogits()(input, target)
     return _reduce(losses, reduction, "binary_cross_entropy_with_logits")
 

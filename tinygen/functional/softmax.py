@@ -7,6 +7,7 @@ import math
 from ..autograd import Op
 from ..device import kernels
 from ..tensor import Tensor
+from .checks import check_floats
 from .elementwise import exp
 from .reduce import normalize_axis, sum
 from .shape import permute, reshape, unsqueeze
@@ -59,6 +60,7 @@ class LogSumExp(Op):
 def _rows(x, axis: int, op: str):
     """x with the axis last, as a matrix; and a function that undoes it."""
     (axis,) = normalize_axis(axis, x.ndim, op)
+    check_floats(op, input=x)
     order = [*(i for i in range(x.ndim) if i != axis), axis]
     moved = x if axis == x.ndim - 1 else permute(x, *order)
     size = moved.shape[-1]
