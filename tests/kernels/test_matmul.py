@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tinygen_kernels.cpu import matmul as cpu
 from tinygen_kernels.reference import matmul as reference
 
