@@ -217,7 +217,11 @@ class Module:
 
     def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
         """Name -> Tensor (detached, the same memory), parameters and buffers, in PyTorch's names:
-        what several modules share stands under every name."""
+        what several modules share stands under every name.
+
+        Weights of convolutions lie channels-last in memory. Give `np.ascontiguousarray(value)` to
+        code that copies memory as it lies, such as `safetensors.numpy.save_file`.
+        """
         own = {**self._parameters, **self._buffers}
         state = {prefix + k: value.detach() for k, value in own.items() if value is not None}
         for name, module in self._modules.items():
