@@ -79,7 +79,7 @@ nets = pytest.mark.parametrize("name", NETS)
 
 def save(net, path):
     """C order, because safetensors writes memory as it lies."""
-    save_file({k: np.ascontiguousarray(v.numpy()) for k, v in net.state_dict().items()}, path)
+    save_file({k: np.asarray(v, order="C") for k, v in net.state_dict().items()}, path)
 
 
 def first(results):

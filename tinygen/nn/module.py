@@ -219,7 +219,7 @@ class Module:
         """Name -> Tensor (detached, the same memory), parameters and buffers, in PyTorch's names:
         what several modules share stands under every name.
 
-        Weights of convolutions lie channels-last in memory. Give `np.ascontiguousarray(value)` to
+        Weights of convolutions lie channels-last in memory. Give `np.asarray(value, order="C")` to
         code that copies memory as it lies, such as `safetensors.numpy.save_file`.
         """
         own = {**self._parameters, **self._buffers}
