@@ -140,3 +140,20 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_the_old_file_stays_until_the_new_one_takes_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "precious.txt"
+    path.write_text("old")
+
+    def full(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*precious\.txt: No space left"),
+        replacing(path) as temporary,
+    ):
+        temporary.write_text("new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
