@@ -218,8 +218,12 @@ def codes(settings: dict, n: int, purpose: str) -> Tensor:
 
 
 def generate(G: Generator, z: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) of the codes. Batch norm takes its running statistics, not the batch's:
-    an image then depends on its code alone, and is as good (Fréchet distance 6.0, else 6.3)."""
+    """Images (N, C, H, W) of the codes. Batch norm takes its running statistics, not the batch's,
+    so that an image depends on its code alone.
+
+    They lag behind early on: in one run on the default set, the Fréchet distance was 18.3 against
+    16.8 by the batch's statistics after 500 steps, 6.0 against 6.3 after 1,500.
+    """
     device = next(G.parameters()).device
     G.eval()
     with no_grad():
