@@ -88,7 +88,7 @@ class Op(Node):
     taken in its place when gradients of gradients are asked for."""
 
     _saved: Sequence | None = ()  # after the call: (array, its node, version counter, its count)
-    _inputs: tuple = ()  # of an op with a composite
+    _inputs: Sequence = ()  # such entries for the inputs of an op with a composite
     has_several = False  # `forward` returned a tuple: one Output node for each of its arrays
     n_outputs = 1
     where: tuple[CodeType, int] | None = None
@@ -104,8 +104,9 @@ class Op(Node):
         return type(self).__name__
 
     def save(self, *arrays) -> None:
-        """Keep what `backward` needs. Inputs and the output are recognised by identity, so that
-        gradients of gradients flow through them and in-place writes to them are caught."""
+        """Keep what `backward` needs. Inputs and outputs are recognised by identity, so that
+        gradients of gradients flow through them and in-place writes to them are caught: save them
+        as they are, not a view of them."""
         self._saved = arrays
 
     @property
@@ -116,8 +117,13 @@ class Op(Node):
                 f"{self.name}: its saved arrays were freed by an earlier backward; "
                 "pass retain_graph=True to that one to go through the graph again"
             )
+        return tuple(self._unpack(self._saved))
+
+    def _unpack(self, entries: Sequence) -> list:
+        """The arrays of (array, node, version counter, its count then), checked; on the tape again
+        while a graph is being made."""
         values = []
-        for array, node, version, count in self._saved:
+        for array, node, version, count in entries:
             if version is not None and version[0] != count:
                 raise RuntimeError(
                     f"{self.name} at {line_of(self.where)} needs an array for its gradient that "
@@ -127,7 +133,7 @@ class Op(Node):
                 # An output is known by its number: a reference to its node would be a cycle.
                 array = Tensor._make(array, self._output(node, array), version)
             values.append(array)
-        return tuple(values)
+        return values
 
     def _output(self, node: Node | int, array) -> Node:
         if not isinstance(node, int):
@@ -190,11 +196,18 @@ class Op(Node):
 
     def _record(self, inputs, arrays, parents, outputs):
         """Enter the tape: the outputs as Tensors with this node behind them."""
+        if self.where is not None:
+            raise RuntimeError(f"{self.name}: an Op is one node of the tape; make one per call")
         self.order = next(_clock)
         self.parents = parents
         self.where = _caller()
         if self.composite is not None:
-            self._inputs = inputs
+            self._inputs = [
+                (array, node, x.version, x.version[0])
+                if isinstance(x, Tensor)
+                else (array, None, None, 0)
+                for x, array, node in zip(inputs, arrays, parents, strict=True)
+            ]
         if type(outputs) is tuple:
             self.has_several, self.n_outputs = True, len(outputs)
             result = tuple(Tensor._make(a, Output(self, i, a)) for i, a in enumerate(outputs))
@@ -245,15 +258,16 @@ class Op(Node):
         # Aliases make the inputs independent of each other: if one was computed from another, the
         # path between them is already on the tape and must not be counted here as well.
         wanted = [i for i in range(len(self._inputs)) if self.needs_grad(i)]
+        inputs = self._unpack(self._inputs)
         with enable_grad():
-            aliases = [Alias()(x) if i in wanted else x for i, x in enumerate(self._inputs)]
+            aliases = [Alias()(x) if i in wanted else x for i, x in enumerate(inputs)]
             outputs = self.composite(*aliases)
             if type(outputs) is not tuple:
                 outputs = (outputs,)
             pairs = [
                 (o, g)
                 for o, g in zip(outputs, grads, strict=True)
-                if g is not None and o.node_for_grad() is not None
+                if g is not None and isinstance(o, Tensor) and o.node_for_grad() is not None
             ]
             found = grad(
                 [o for o, _ in pairs],

@@ -252,8 +252,7 @@ class _Kept:
 
 def _kept_arrays(op: Op) -> Iterator[Any]:
     """What an op holds: by `save`, for its composite, and as attributes of its own."""
-    values = [array for array, *_ in op._saved or ()]
-    values += [x.data for x in op._inputs if isinstance(x, Tensor)]
+    values = [array for array, *_ in (*(op._saved or ()), *op._inputs)]
     for value in vars(op).values():
         values += value if type(value) in (tuple, list) else [value]
     return (value for value in values if type(value) in device._modules)

@@ -22,26 +22,28 @@ __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
 class CrossEntropy(Op):
     """-log softmax(logits)[target] for each row of (M, K) -> (M,)."""
 
-    def __init__(self, targets, ignore_index: int):
-        self.targets, self.ignore_index = targets, ignore_index
+    def __init__(self, ignore_index: int):
+        self.ignore_index = ignore_index
 
-    def forward(self, logits):
-        losses, self.lse = kernels("softmax", logits).cross_entropy(
-            logits, self.targets, ignore_index=self.ignore_index
+    def forward(self, logits, targets):
+        losses, lse = kernels("softmax", logits).cross_entropy(
+            logits, targets, ignore_index=self.ignore_index
         )
-        self.save(logits)
+        self.save(logits, targets, lse)
         return losses
 
     def backward(self, grad):
-        (logits,) = self.saved
+        logits, targets, lse = self.saved
         if isinstance(grad, Tensor):
-            targets = self.targets[:, None]
+            targets = targets[:, None]
             one_hot = targets == array_module(targets).arange(logits.shape[1])
             difference = Softmax()(logits) - one_hot.astype(logits.dtype)
-            return unsqueeze(grad, 1) * where(targets != self.ignore_index, difference, 0.0)
-        return kernels("softmax", grad).cross_entropy_grad(
-            grad, logits, self.targets, self.lse, ignore_index=self.ignore_index
+            counted = where(targets != self.ignore_index, difference, 0.0)
+            return unsqueeze(grad, 1) * counted, None
+        grad_logits = kernels("softmax", grad).cross_entropy_grad(
+            grad, logits, targets, lse, ignore_index=self.ignore_index
         )
+        return grad_logits, None
 
 
 class BinaryCrossEntropyWithLogits(Op):
@@ -97,7 +99,8 @@ def cross_entropy(input, target, *, reduction: str = "mean", ignore_index: int =
     Raises ValueError for another number outside of [0, K).
     """
     check_floats("cross_entropy", input=input)
-    data = target.data if isinstance(target, Tensor) else np.asarray(target)
+    target = target if isinstance(target, Tensor) else np.asarray(target)
+    data = target.data if isinstance(target, Tensor) else target
     if data.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: expected integer classes as target, got {data.dtype}")
     if input.ndim < 2 or data.shape != (input.shape[0], *input.shape[2:]):
@@ -108,8 +111,9 @@ def cross_entropy(input, target, *, reduction: str = "mean", ignore_index: int =
     classes = input.shape[1]
     if input.ndim > 2:
         input = permute(input, 0, *range(2, input.ndim), 1)
-    op = CrossEntropy(data.reshape(-1), ignore_index)
-    losses = reshape(op(reshape(input, math.prod(data.shape), classes)), data.shape)
+    rows = reshape(input, math.prod(data.shape), classes)
+    losses = CrossEntropy(ignore_index)(rows, reshape(target, -1) if data.ndim > 1 else target)
+    losses = reshape(losses, data.shape)
     if reduction == "mean":
         return sum(losses) / (data != ignore_index).sum(dtype=losses.dtype)
     return _reduce(losses, reduction, "cross_entropy")

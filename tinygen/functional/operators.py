@@ -21,3 +21,4 @@ Tensor.__truediv__, Tensor.__rtruediv__ = div, _reflected(div)
 Tensor.__pow__, Tensor.__rpow__ = pow, _reflected(pow)
 Tensor.__matmul__, Tensor.__rmatmul__ = matmul, _reflected(matmul)
 Tensor.__neg__, Tensor.__abs__ = neg, abs
+Tensor.__pos__ = lambda self: self

@@ -1,5 +1,6 @@
 """Layers and networks, under PyTorch's names: state dicts travel both ways."""
 
+from .. import functional
 from . import init, utils
 from .activation import *
 from .containers import *
