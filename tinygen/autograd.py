@@ -168,7 +168,7 @@ class Op(Node):
         hooks = _state.hooks
         for hook in hooks:
             hook.before(self, "forward")
-        if len(arrays) > 1:
+        if len(arrays) > 1 and (len(arrays) > 2 or arrays[0] is arrays[1]):
             _tell_apart(arrays)
         outputs = self._compute(arrays)
         if any_grad and _state.recording:
@@ -211,28 +211,25 @@ class Op(Node):
         if type(outputs) is tuple:
             self.has_several, self.n_outputs = True, len(outputs)
             result = tuple(Tensor._make(a, Output(self, i, a)) for i, a in enumerate(outputs))
-            outputs, results = outputs, result
+            made = list(zip(outputs, result, strict=True))
         else:
             result = Tensor._make(outputs, self, inputs[0].version if self.is_view else None)
             self.shape, self.dtype = result.data.shape, result.data.dtype
-            outputs, results = (outputs,), (result,)
-        saved = []
-        for array in self._saved:
-            for i, out in enumerate(outputs):
-                if array is out:
-                    version = results[i].version
-                    saved.append((array, i, version, version[0]))
-                    break
-            else:
-                for i, data in enumerate(arrays):
-                    if array is data and isinstance(inputs[i], Tensor):
-                        version = inputs[i].version
-                        saved.append((array, parents[i], version, version[0]))
-                        break
-                else:
-                    saved.append((array, None, None, 0))
-        self._saved = saved
+            made = ((outputs, result),)
+        self._saved = [self._entry(a, inputs, arrays, parents, made) for a in self._saved]
         return result
+
+    @staticmethod
+    def _entry(saved, inputs, arrays, parents, made):
+        """Where a saved array belongs: (array, node, version counter, its count now)."""
+        for i, (array, tensor) in enumerate(made):
+            if saved is array:
+                return saved, i, tensor.version, tensor.version[0]
+        for i, array in enumerate(arrays):
+            if saved is array and isinstance(inputs[i], Tensor):
+                version = inputs[i].version
+                return saved, parents[i], version, version[0]
+        return saved, None, None, 0
 
     def vjp(self, grads: Sequence) -> tuple:
         """The gradients of all inputs, given those of the outputs."""
