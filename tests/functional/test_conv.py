@@ -85,10 +85,16 @@ def test_third_order():
     gradcheck(cubed, [x, weight], order=3)
 
 
-def test_output_padding_of_a_whole_stride():
+@pytest.mark.parametrize(
+    ("kernel_size", "options"),
+    [
+        ((2, 3), {"stride": 2, "padding": 1, "output_padding": 3, "dilation": 4}),
+        ((1, 1), {"stride": 1, "padding": 0, "output_padding": 1, "dilation": 2}),
+    ],
+)
+def test_output_padding_of_a_whole_stride(kernel_size, options):
     """A dilation allows it; the convolution of the result is then larger than the input."""
-    options = {"stride": 2, "padding": 1, "output_padding": 3, "dilation": 4}
-    arrays = [values((2, 3, 3, 2), 0), values((3, 2, 2, 3), 1), values((2,), 2)]
+    arrays = [values((2, 3, 3, 2), 0), values((3, 2, *kernel_size), 1), values((2,), 2)]
     gradcheck(lambda *args: F.conv_transpose2d(*args, **options), arrays, order=2)
     torch = pytest.importorskip("torch")
     check_torch(
