@@ -155,10 +155,9 @@ def answer(name: str, request: dict[str, Any]) -> dict[str, Any]:
     """In the worker: time one case."""
     case = CASES[request["case"]]
     step = dcgan_step(name, case) if isinstance(case, DCGAN) else mlp_step(name, case)
-    first = step()
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     timing = time_call(step, seconds=request["seconds"])
-    return {"first": first, "rss_mb": base / 1024, **timing}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak_mb": peak / 1024, **timing}
 
 
 def main() -> None:
@@ -184,7 +183,7 @@ def main() -> None:
             rows.append([
                 case, name, f"{1e3 * r['median']:.3g}",
                 f"{1e3 * r['p20']:.3g}..{1e3 * r['p80']:.3g}",
-                f"{1e3 * r['cpu']:.3g}", f"{batch / r['median']:,.0f}", f"{r['rss_mb']:.0f}",
+                f"{1e3 * r['cpu']:.3g}", f"{batch / r['median']:,.0f}", f"{r['peak_mb']:.0f}",
                 f"{torch / r['median']:.2f}",
             ])  # fmt: skip
         print(f"{case}: done", file=sys.stderr)
