@@ -24,7 +24,6 @@ setup(
     package_data={
         "tinygen": ["py.typed"],
         "tinygen.data": ["embedded/*/*"],
-        "tinygen.metrics": ["weights/*"],
         "tinygen_kernels": ["cuda/*.cu", "cuda/*.cuh"],
     },
     install_requires=[

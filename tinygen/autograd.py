@@ -21,8 +21,6 @@ computes. Nodes point from outputs to inputs, never back, so an unused graph is 
 from __future__ import annotations
 
 import itertools
-import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import CodeType
@@ -31,21 +29,12 @@ from typing import Any
 import numpy as np
 
 from . import device
+from .modes import _caller, _state, enable_grad, is_grad_enabled, line_of, no_grad, op_hook
 from .tensor import Tensor
 
 __all__ = ["Op", "backward", "enable_grad", "grad", "is_grad_enabled", "no_grad", "op_hook"]
 
 _clock = itertools.count(1)  # every node is younger than the nodes it reads
-
-
-class _State(threading.local):
-    recording = True  # False inside no_grad
-    creating_graph = False  # True while a backward pass records itself
-    targets: set[Node] | None = None  # the nodes that lead to what `grad` was asked for
-    hooks: tuple = ()
-
-
-_state = _State()
 
 
 class Node:
@@ -161,16 +150,21 @@ class Op(Node):
             else:
                 arrays.append(_operand(x, inputs) if isinstance(x, np.generic) else x)
                 parents.append(None)
-        if not any_tensor:
-            return self._compute(arrays)
         if device.several_in_use:
             device.check_same_device(self.name, arrays)
-        hooks = _state.hooks
+        if any_grad and len(arrays) > 1 and (len(arrays) > 2 or arrays[0] is arrays[1]):
+            _tell_apart(arrays)
+        hooks = _state.hooks if any_tensor else ()
         for hook in hooks:
             hook.before(self, "forward")
-        if len(arrays) > 1 and (len(arrays) > 2 or arrays[0] is arrays[1]):
-            _tell_apart(arrays)
-        outputs = self._compute(arrays)
+        try:
+            outputs = self.forward(*arrays)
+        except ValueError:
+            if self.broadcasts:
+                _check_broadcast(self.name, arrays)
+            raise
+        if not any_tensor:
+            return outputs
         if any_grad and _state.recording:
             result = self._record(inputs, arrays, parents, outputs)
         else:
@@ -179,14 +173,6 @@ class Op(Node):
         for hook in hooks:
             hook.after(self, "forward", outputs if type(outputs) is tuple else (outputs,))
         return result
-
-    def _compute(self, arrays):
-        try:
-            return self.forward(*arrays)
-        except ValueError:
-            if self.broadcasts:
-                _check_broadcast(self.name, arrays)
-            raise
 
     def _wrap(self, inputs, outputs):
         """The outputs as Tensors that need no gradient."""
@@ -216,20 +202,24 @@ class Op(Node):
             result = Tensor._make(outputs, self, inputs[0].version if self.is_view else None)
             self.shape, self.dtype = result.data.shape, result.data.dtype
             made = ((outputs, result),)
-        self._saved = [self._entry(a, inputs, arrays, parents, made) for a in self._saved]
+        saved = []  # (array, its node, version counter, its count now)
+        for array in self._saved:
+            for i, data in enumerate(arrays):
+                if array is data and isinstance(inputs[i], Tensor):
+                    version = inputs[i].version
+                    saved.append((array, parents[i], version, version[0]))
+                    break
+            else:
+                saved.append(self._output_entry(array, made))
+        self._saved = saved
         return result
 
     @staticmethod
-    def _entry(saved, inputs, arrays, parents, made):
-        """Where a saved array belongs: (array, node, version counter, its count now)."""
-        for i, (array, tensor) in enumerate(made):
-            if saved is array:
-                return saved, i, tensor.version, tensor.version[0]
-        for i, array in enumerate(arrays):
-            if saved is array and isinstance(inputs[i], Tensor):
-                version = inputs[i].version
-                return saved, parents[i], version, version[0]
-        return saved, None, None, 0
+    def _output_entry(array, made):
+        for i, (output, tensor) in enumerate(made):
+            if array is output:
+                return array, i, tensor.version, tensor.version[0]
+        return array, None, None, 0
 
     def vjp(self, grads: Sequence) -> tuple:
         """The gradients of all inputs, given those of the outputs."""
@@ -478,7 +468,7 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
                 if parent not in grads:
                     handed_out = type(parent) is Leaf or parent in last
                     grads[parent] = (
-                        F.clone(g) if handed_out and _is_shared(g, grad, results) else g
+                        F.clone(g) if handed_out and _is_shared(g, node, grad, results) else g
                     )
                 elif parent in summed:
                     grads[parent] += g
@@ -506,10 +496,21 @@ def _fit(g, parent: Node, op: Op):
     return g
 
 
-def _is_shared(g, grads: Sequence, results: Sequence) -> bool:
+def _is_shared(g, op: Op, grads: Sequence, results: Sequence) -> bool:
     """Whether a gradient may be seen under another name, so that who gets it must take a copy."""
-    base = g.data.base if isinstance(g, Tensor) else g.base
-    return base is not None or any(g is x for x in grads) or sum(g is x for x in results) > 1
+    array = _data(g)
+    if any(g is x for x in grads) or sum(g is x for x in results) > 1:
+        return True
+    if array.base is None or not array.flags.writeable:
+        return array.base is not None
+    # A view: harmless if what it views is known to nobody else, as a kernel's fresh result is.
+    others = [x for x in (*grads, *results, *(entry[0] for entry in op._saved)) if x is not g]
+    share = device.array_module(array).may_share_memory
+    return any(share(array, _data(x)) for x in others if hasattr(x, "shape"))
+
+
+def _data(x):
+    return x.data if isinstance(x, Tensor) else x
 
 
 def _accumulate(leaf: Leaf, g) -> None:
@@ -523,103 +524,6 @@ def _accumulate(leaf: Leaf, g) -> None:
     else:
         with no_grad():
             tensor.grad.add_(g)
-
-
-# ------------------------------------------------------------------------------- modes and hooks
-
-
-class _Recording:
-    """A context manager, and a decorator, that switches recording on or off."""
-
-    value: bool
-
-    def __init__(self) -> None:
-        self._before: list[bool] = []  # a stack: one object may be entered inside itself
-
-    def __enter__(self):
-        self._before.append(_state.recording)
-        _state.recording = self.value
-        return self
-
-    def __exit__(self, *_):
-        _state.recording = self._before.pop()
-
-    def __call__(self, function: Callable) -> Callable:
-        from functools import wraps
-
-        @wraps(function)
-        def wrapped(*args, **kwargs):
-            with type(self)():
-                return function(*args, **kwargs)
-
-        return wrapped
-
-
-class no_grad(_Recording):
-    """Inside, nothing is recorded: `with tinygen.no_grad(): ...`, or `@tinygen.no_grad()`."""
-
-    value = False
-
-
-class enable_grad(_Recording):
-    """Inside, operations are recorded again, whatever stands around."""
-
-    value = True
-
-
-def is_grad_enabled() -> bool:
-    """Whether operations are being recorded in this thread."""
-    return _state.recording
-
-
-class op_hook:
-    """Base of everything that watches operations; entering it installs it for this thread.
-
-    `before(op, phase)` and `after(op, phase, arrays)` are called around each `forward` and each
-    `backward` on the tape; `phase` says which, `arrays` is what came out (None where nothing did).
-    """
-
-    def before(self, op: Op, phase: str) -> None: ...
-
-    def after(self, op: Op, phase: str, arrays: Sequence) -> None: ...
-
-    def __enter__(self):
-        _state.hooks = (*_state.hooks, self)
-        return self
-
-    def __exit__(self, *_):
-        _state.hooks = tuple(hook for hook in _state.hooks if hook is not self)
-
-
-_PACKAGE = __name__.split(".")[0]
-_is_internal: dict[str, bool] = {}  # module name -> whether it belongs to this package
-
-
-def _caller() -> tuple[CodeType, int]:
-    """The code and the instruction of the innermost frame outside this package.
-
-    Every recorded operation asks, so the line number is worked out only when a message needs it.
-    """
-    frame = sys._getframe(2)
-    while True:
-        module = frame.f_globals.get("__name__", "")
-        internal = _is_internal.get(module)
-        if internal is None:
-            internal = _is_internal[module] = module.split(".")[0] == _PACKAGE
-        if not internal or frame.f_back is None:
-            return frame.f_code, frame.f_lasti
-        frame = frame.f_back
-
-
-def line_of(place: tuple[CodeType, int] | str | None) -> str:
-    """`file:line` of a place that the tape noted."""
-    if place is None or isinstance(place, str):
-        return place or "an unknown line"
-    code, instruction = place
-    for start, end, line in code.co_lines():
-        if start <= instruction < end and line is not None:
-            return f"{code.co_filename}:{line}"
-    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 from . import functional as F  # noqa: E402 - the ops derive from Op above; `_fit` uses `sum_to`

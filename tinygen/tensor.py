@@ -15,6 +15,8 @@ from . import device as _device
 
 __all__ = ["Tensor", "tensor"]
 
+_new = object.__new__
+
 
 class Tensor:
     """An n-dimensional array that can take part in automatic differentiation.
@@ -44,8 +46,8 @@ class Tensor:
     @classmethod
     def _make(cls, data, node=None, version: list | None = None) -> Tensor:
         """What the tape calls for each result: no checks."""
-        self = Tensor.__new__(Tensor)
-        self.data = data if isinstance(data, np.ndarray) else _as_array(data)
+        self = _new(Tensor)
+        self.data = data if type(data) is np.ndarray else _as_array(data)
         self.grad = None
         self.node = node
         self.version = [0, None] if version is None else version
