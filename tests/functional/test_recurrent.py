@@ -118,6 +118,18 @@ def test_only_what_is_asked_for_gets_a_gradient(kind):
 
 
 @kinds
+def test_parameters_alone_get_the_gradients_they_get_beside_the_input_s(kind):
+    arrays = problem(kind, layers=2, directions=2)
+    results = []
+    for n_fixed in (0, 1 + STATES[kind]):
+        tensors = [Tensor(x, requires_grad=i >= n_fixed) for i, x in enumerate(arrays)]
+        y = function_of(kind, num_layers=2, bidirectional=True)(*tensors)[0]
+        results.append(tg.grad((y * y).sum(), tensors[1 + STATES[kind] :]))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a.data, b.data)
+
+
+@kinds
 def test_memory_order_does_not_matter(kind):
     """Inputs and gradients with gaps and in other orders."""
     arrays = problem(kind, layers=2, directions=2)
