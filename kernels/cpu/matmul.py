@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from .blas import gemm, gemm_address, one_thread
-from .jit import kernel, prange
+from .jit import kernel, prange, serial_kernel
 
 __all__ = ["matmul"]
 
-SMALL = 1 << 18  # multiplications: BLAS computes up to here on one thread, in less than 10 µs
-BLOCK = 1 << 22  # multiplications for a task: enough to be worth a thread
+SMALL = 1 << 18  # multiplications: up to here NumPy's BLAS stays on one thread by itself
+BLOCK = 1 << 24  # multiplications for a task, some 0.5 ms: waking a thread can take 0.15 ms
 TASKS = 16  # at most: each of them packs the other matrix anew
 
 
@@ -28,13 +28,13 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, a_transposed = _stored(a)
     b, b_transposed = _stored(b)
     out = np.empty((m, n), a.dtype)
-    by_rows = m >= n
-    tasks = max(1, min(TASKS, m * n * k // BLOCK, max(m, n) // 32))
+    arguments = gemm_address(a.dtype), a, a_transposed, b, b_transposed, out, a.dtype.type(0)
+    tasks = min(TASKS, m * n * k // BLOCK, max(m, n) // 32)
     with one_thread():
-        _blocks(
-            gemm_address(a.dtype), a, a_transposed, b, b_transposed, out, by_rows, tasks,
-            a.dtype.type(0),
-        )  # fmt: skip
+        if tasks < 2:
+            _part(*arguments, m >= n, 0, max(m, n))
+        else:  # a power of two, which most numbers of cores share evenly
+            _parts(*arguments, m >= n, 1 << tasks.bit_length() - 1)
     return out
 
 
@@ -47,28 +47,34 @@ def _stored(x: np.ndarray) -> tuple[np.ndarray, bool]:
     return x.copy(order="C"), False  # also of a single row, whose stride may say anything
 
 
-@kernel
-def _blocks(address, a, a_transposed, b, b_transposed, out, by_rows, tasks, zero):
-    """Rows or columns of the output in `tasks` equal parts, which are independent."""
+@serial_kernel
+def _part(address, a, a_transposed, b, b_transposed, out, zero, by_rows, first, last):
+    """Rows, or columns, first ... last - 1 of the output."""
     m, n = out.shape
     k = a.shape[0] if a_transposed else a.shape[1]
     size = out.itemsize
     lda, ldb = a.strides[0] // size, b.strides[0] // size
-    for task in prange(tasks):
+    if by_rows:
+        gemm(
+            address, last - first, n, k,
+            a.ctypes.data + first * (1 if a_transposed else lda) * size, lda, a_transposed,
+            b.ctypes.data, ldb, b_transposed, zero, out.ctypes.data + first * n * size, n,
+        )  # fmt: skip
+    else:
+        gemm(
+            address, m, last - first, k, a.ctypes.data, lda, a_transposed,
+            b.ctypes.data + first * (ldb if b_transposed else 1) * size, ldb, b_transposed,
+            zero, out.ctypes.data + first * size, n,
+        )  # fmt: skip
+
+
+@kernel
+def _parts(address, a, a_transposed, b, b_transposed, out, zero, by_rows, tasks):
+    """Rows or columns of the output in `tasks` equal parts, which are independent."""
+    whole = out.shape[0] if by_rows else out.shape[1]
+    for t in prange(tasks):
+        task = np.int64(t)
         # Parts begin at multiples of 16, the width of BLAS's own blocks.
-        whole = m if by_rows else n
-        first = np.int64(task) * whole // tasks // 16 * 16
-        last = (np.int64(task) + 1) * whole // tasks // 16 * 16 if task + 1 < tasks else whole
-        count = last - first
-        if by_rows:
-            gemm(
-                address, count, n, k,
-                a.ctypes.data + first * (1 if a_transposed else lda) * size, lda, a_transposed,
-                b.ctypes.data, ldb, b_transposed, zero, out.ctypes.data + first * n * size, n,
-            )  # fmt: skip
-        else:
-            gemm(
-                address, m, count, k, a.ctypes.data, lda, a_transposed,
-                b.ctypes.data + first * (ldb if b_transposed else 1) * size, ldb, b_transposed,
-                zero, out.ctypes.data + first * size, n,
-            )  # fmt: skip
+        first = task * whole // tasks // 16 * 16
+        last = (task + 1) * whole // tasks // 16 * 16 if task + 1 < tasks else whole
+        _part(address, a, a_transposed, b, b_transposed, out, zero, by_rows, first, last)

@@ -34,7 +34,14 @@ def check(a, b):
 @pytest.mark.parametrize("b_layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_all_layouts_and_both_ways_of_cutting(a_layout, b_layout, dtype):
-    for m, k, n in [(331, 129, 67), (67, 129, 331), (1, 700, 401), (401, 700, 1)]:
+    for m, k, n in [
+        (331, 129, 67),
+        (67, 129, 331),
+        (1, 700, 401),
+        (401, 700, 1),
+        (643, 701, 131),
+        (131, 701, 643),
+    ]:
         a, b = matrices(m, k, n, dtype)
         check(LAYOUTS[a_layout](a), LAYOUTS[b_layout](b))
 
@@ -50,7 +57,7 @@ def test_nothing_to_multiply(shape):
 
 
 def test_threads_do_not_change_a_bit():
-    a, b = matrices(517, 301, 203, np.float32)
+    a, b = matrices(517, 301, 403, np.float32)
     before = numba.get_num_threads()
     try:
         results = []
