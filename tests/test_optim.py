@@ -167,6 +167,34 @@ def test_a_saved_and_loaded_run_goes_on_bit_for_bit(rule):
         np.testing.assert_array_equal(p.data, q.data)
 
 
+def test_loading_replaces_the_state_in_use():
+    p, q = (nn.Parameter(np.zeros(3)) for _ in range(2))
+    used, fresh = optim.Adam([p], lr=0.1), optim.Adam([q], lr=0.1)
+    for g in (1.0, 50.0):
+        give([p], [np.full(3, g)])
+        used.step()
+    used.load_state_dict(fresh.state_dict())
+    p.data[...] = 0
+    for g in (-1.0, 2.0):
+        give([p, q], [np.full(3, g)] * 2)
+        used.step()
+        fresh.step()
+        np.testing.assert_array_equal(p.data, q.data)
+
+
+def test_state_is_kept_only_where_the_rule_needs_it():
+    p = nn.Parameter(np.zeros(3))
+    for optimizer, names in (
+        (optim.SGD([p], lr=0.1), set()),
+        (optim.SGD([p], lr=0.1, momentum=0.9), {"velocity.0"}),
+        (optim.RMSprop([p]), {"square_avg.0"}),
+        (optim.RMSprop([p], momentum=0.9), {"square_avg.0", "velocity.0"}),
+    ):
+        give([p], [np.ones(3)])
+        optimizer.step()
+        assert set(optimizer.state_dict()["state"]) == names
+
+
 def optimizer_steps(steps):
     return [sum(gradients(step)[i] is not None for step in steps) for i in range(len(SHAPES))]
 
