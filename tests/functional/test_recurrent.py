@@ -255,14 +255,15 @@ def test_cell_gradients():
     gradcheck(lambda x, h, *p: F.gru_cell(x, h, *p), [x, h, *params], order=2)
 
 
-def test_an_output_overwritten_in_place_is_noticed():
+@pytest.mark.parametrize("what", ["weight", "output"])
+def test_what_is_overwritten_in_place_before_backward_is_noticed(what):
     arrays = [Tensor(x, requires_grad=True) for x in problem("lstm")]
-    arrays[3].requires_grad = False
     output = F.lstm(arrays[0], tuple(arrays[1:3]), arrays[3:])[0]
+    loss = output.sum()
     with tg.no_grad():
-        arrays[4].mul_(2)
+        (output if what == "output" else arrays[4]).mul_(2)
     with pytest.raises(RuntimeError, match="overwritten in place"):
-        output.sum().backward()
+        loss.backward()
 
 
 def message_case(kind, change, **options):

@@ -168,9 +168,11 @@ def _check(name: str, gates: int, input, states, params, cells: int, directions:
             f"{name}: {len(params)} parameters for {cells} (layer, direction) cells: each needs "
             "weight_ih, weight_hh and, with biases, bias_ih, bias_hh"
         )
+    check_floats(name, input=input)
     for kind, arrays in (("state", states), ("parameter", params)):
         for i, array in enumerate(arrays):
-            check_floats(name, input=input, **{f"{kind} {i}": array})
+            if array.dtype != input.dtype:
+                check_floats(name, input=input, **{f"{kind} {i}": array})
     hidden = params[1].shape[-1]
     per_cell = len(params) // cells
     batch = input.shape[1]
