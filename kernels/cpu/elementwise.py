@@ -13,7 +13,7 @@ import numpy as np
 
 from ..reference.elementwise import check_activation
 from .jit import CHUNK, kernel, prange, serial_kernel
-from .layout import dense, dense_like, flat
+from ..layout import dense, dense_like, flat
 from .math import erf, exp, expm1, sigmoid, softplus, tanh
 
 __all__ = ["activation", "activation_grad"]

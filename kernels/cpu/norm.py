@@ -18,7 +18,7 @@ import numpy as np
 
 from ..reference.norm import leaky_slope
 from .jit import CHUNK, inline, kernel, prange
-from .layout import from_rows, rows
+from ..layout import from_rows, rows
 
 __all__ = [
     "batch_norm",

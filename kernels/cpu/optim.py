@@ -20,7 +20,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 # One in-place product per array already runs at the speed of memory.
 from ..reference.optim import scale_
 from .jit import CHUNK, kernel, prange, serial_kernel
-from .layout import dense, dense_like
+from ..layout import dense, dense_like
 
 __all__ = [
     "Pack",

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..reference.pool import Pair, nearest, windows
 from .jit import kernel, prange
-from .layout import channels_last
+from ..layout import channels_last
 
 __all__ = [
     "avg_pool2d",

@@ -13,7 +13,7 @@ from numba import njit
 
 from ..reference.softmax import check_targets
 from .jit import CHUNK, kernel, prange, serial_kernel
-from .layout import dense, dense_like, flat
+from ..layout import dense, dense_like, flat
 from .math import exp, log1p, maximum
 
 __all__ = [

@@ -11,7 +11,7 @@ from helpers import LAYOUTS, in_layout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tinygen_kernels.cpu import conv as cpu
-from tinygen_kernels.cpu.layout import is_channels_last
+from tinygen_kernels.layout import is_channels_last
 from tinygen_kernels.reference import conv as reference
 
 layouts = st.sampled_from(LAYOUTS)

@@ -1,8 +1,9 @@
 """Memory order: kernels loop over dense memory and give their result in the order of their input.
 
 Shapes are (N, C, ...) everywhere. The memory below may be C-contiguous or channels-last, the order
-that convolutions return: an NCHW-shaped view of NHWC memory. Nothing here copies unless it must,
-and NumPy's single-threaded copy is as fast as a parallel transposing kernel was.
+that convolutions return: an NCHW-shaped view of NHWC memory. Nothing here copies unless it must;
+on the CPU NumPy's single-threaded copy is as fast as a parallel transposing kernel was. Written
+with what NumPy's and CuPy's arrays have in common, for the CPU's and the GPU's launchers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ import math
 
 import numpy as np
 
-__all__ = ["channels_last", "dense", "dense_like", "flat", "from_rows", "is_channels_last", "rows"]
+__all__ = [
+    "channels_last",
+    "contiguous",
+    "dense",
+    "dense_like",
+    "flat",
+    "from_rows",
+    "is_channels_last",
+    "rows",
+]
 
 
 def _by_stride(x: np.ndarray) -> list[int]:
@@ -33,13 +43,18 @@ def dense_like(x: np.ndarray, like: np.ndarray) -> np.ndarray:
     if x.transpose(_by_stride(like)).flags.c_contiguous:
         return x
     out = np.empty_like(like, dtype=x.dtype)
-    np.copyto(out, x)
+    out[...] = x
     return out
 
 
 def flat(x: np.ndarray) -> np.ndarray:
     """The elements of a dense array as a 1-D view, in the order in which they lie in memory."""
     return x.reshape(-1) if x.flags.c_contiguous else x.transpose(_by_stride(x)).reshape(-1)
+
+
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """`x` itself if it is C-contiguous, else a C-contiguous copy."""
+    return x if x.flags.c_contiguous else x.copy(order="C")
 
 
 def _last(x: np.ndarray) -> np.ndarray:
@@ -56,13 +71,13 @@ def channels_last(x: np.ndarray) -> np.ndarray:
     """An (N, C, ...) array with channels-last memory: `x` itself, or a copy."""
     if is_channels_last(x):
         return x
-    return from_rows(np.ascontiguousarray(_last(x)), x.shape)
+    return from_rows(contiguous(_last(x)), x.shape)
 
 
 def rows(x: np.ndarray) -> np.ndarray:
     """An (N, C, ...) array as a C-contiguous (N·..., C) matrix: a view if it is channels-last."""
     n, channels, *spatial = x.shape
-    return np.ascontiguousarray(_last(x)).reshape(n * math.prod(spatial), channels)
+    return contiguous(_last(x)).reshape(n * math.prod(spatial), channels)
 
 
 def from_rows(matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
