@@ -1,0 +1,100 @@
+"""The C++ compiler behind the emulator, its cache on disk, and the runtime library."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["CompileError", "available", "build", "cache_folder", "run", "runtime"]
+
+FOLDER = Path(__file__).parent
+RUNTIME_FLAGS = [
+    *("-std=c++17", "-O2", "-g", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden"),
+    "-U_FORTIFY_SOURCE",  # its longjmp refuses to leave a fiber's stack
+]
+
+
+class CompileError(RuntimeError):
+    """Source that the compiler refuses; the message is the compiler's."""
+
+
+def available() -> str | None:
+    """None where the emulator can run, else the reason why it can't."""
+    for program in ("g++", "nm", "addr2line"):
+        if shutil.which(program) is None:
+            return f"the CUDA emulator needs {program} on the PATH"
+    return None
+
+
+def cache_folder() -> Path:
+    """$TINYGEN_EMULATOR_CACHE, else a folder in the user's cache directory."""
+    chosen = os.environ.get("TINYGEN_EMULATOR_CACHE")
+    if not chosen:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        chosen = Path(base) / "tinygen-cuda-emulator"
+    folder = Path(chosen)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def run(command: Sequence[str], text: str | None = None) -> str:
+    """The standard output of a program. Raises CompileError with what it says when it fails."""
+    done = subprocess.run(  # in a folder without headers that a quoted #include could find
+        command, input=text, capture_output=True, text=True, cwd=cache_folder(), check=False
+    )
+    if done.returncode:
+        raise CompileError(done.stderr.strip() or f"{command[0]}: exit status {done.returncode}")
+    return done.stdout
+
+
+@functools.cache
+def _version() -> str:
+    return run(["g++", "--version"])
+
+
+def build(flags: Sequence[str], sources: Sequence[str], text: str | None, parts: str) -> Path:
+    """The shared object that g++ makes, from the cache where these `parts` were built before.
+
+    Several processes may build the same file: each writes its own and moves it into place.
+    """
+    key = hashlib.blake2b("\0".join([_version(), *flags, parts]).encode(), digest_size=12)
+    path = cache_folder() / f"{key.hexdigest()}.so"
+    if not path.exists():
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        os.close(handle)
+        try:
+            run(["g++", *flags, *sources, "-o", temporary, "-lm"], text)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+@functools.cache
+def runtime() -> ctypes.PyDLL:
+    """The emulator itself; its symbols are visible to the kernels' libraries loaded later.
+
+    PyDLL keeps Python's lock: no other thread can free memory under a running kernel.
+    """
+    reason = available()
+    if reason:
+        raise RuntimeError(reason)
+    files = sorted((FOLDER / "runtime").iterdir())
+    sources = [str(path) for path in files if path.suffix == ".cpp"]
+    parts = "\0".join(path.read_text(encoding="utf-8") for path in files)
+    library = ctypes.PyDLL(str(build(RUNTIME_FLAGS, sources, None, parts)), ctypes.RTLD_GLOBAL)
+    library.emulator_allocate.restype = ctypes.c_void_p
+    library.emulator_allocate.argtypes = [ctypes.c_size_t]
+    library.emulator_free.restype = None
+    library.emulator_free.argtypes = [ctypes.c_void_p]
+    library.emulator_unmap.restype = None
+    library.emulator_unmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    library.emulator_allocated.restype = ctypes.c_size_t
+    return library
