@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import random
-from .device import _cupy, array_module, move
+from .device import array_module, move, use
 from .tensor import Tensor
 
 __all__ = [
@@ -24,30 +24,30 @@ def _shape(sizes: tuple) -> tuple[int, ...]:
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
 
 
-def _tensor(array: np.ndarray, device: str, requires_grad: bool = False) -> Tensor:
-    return Tensor(move(array, device), requires_grad=requires_grad)
+def _tensor(array: np.ndarray, device: str) -> Tensor:
+    return Tensor(move(array, device))
 
 
 def zeros(*shape, dtype=np.float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
     """0 everywhere."""
-    return _tensor(np.zeros(_shape(shape), dtype), device, requires_grad)
+    return Tensor(use(device).zeros(_shape(shape), dtype), requires_grad=requires_grad)
 
 
 def ones(*shape, dtype=np.float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
     """1 everywhere."""
-    return _tensor(np.ones(_shape(shape), dtype), device, requires_grad)
+    return Tensor(use(device).ones(_shape(shape), dtype), requires_grad=requires_grad)
 
 
 def empty(*shape, dtype=np.float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
     """Whatever the memory held."""
-    return _tensor(np.empty(_shape(shape), dtype), device, requires_grad)
+    return Tensor(use(device).empty(_shape(shape), dtype), requires_grad=requires_grad)
 
 
 def full(
     shape, value: float, *, dtype=np.float32, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """One value everywhere."""
-    return _tensor(np.full(shape, value, dtype), device, requires_grad)
+    return Tensor(use(device).full(shape, value, dtype), requires_grad=requires_grad)
 
 
 def zeros_like(x: Tensor) -> Tensor:
@@ -80,14 +80,14 @@ def eye(n: int, *, dtype=np.float32, device: str = "cpu") -> Tensor:
 
 def rand(*shape, dtype=np.float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
     """Uniform in [0, 1), from the default generator (`tinygen.manual_seed`)."""
-    array = random.uniform(_shape(shape), 0.0, 1.0, dtype=dtype)
-    return _tensor(array, device, requires_grad)
+    array = random.uniform(_shape(shape), 0.0, 1.0, dtype=dtype, device=device)
+    return Tensor(array, requires_grad=requires_grad)
 
 
 def randn(*shape, dtype=np.float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
     """Normal with mean 0 and variance 1, from the default generator."""
-    array = random.normal(_shape(shape), 0.0, 1.0, dtype=dtype)
-    return _tensor(array, device, requires_grad)
+    array = random.normal(_shape(shape), 0.0, 1.0, dtype=dtype, device=device)
+    return Tensor(array, requires_grad=requires_grad)
 
 
 def randint(low: int, high: int, shape, *, device: str = "cpu") -> Tensor:
@@ -119,5 +119,5 @@ def from_dlpack(source: Any) -> Tensor:
         raise TypeError(f"from_dlpack: {type(source).__name__} does not speak the DLPack protocol")
     kind = source.__dlpack_device__()[0]
     if kind == 2:  # kDLCUDA
-        return Tensor(_cupy("cuda").from_dlpack(source))
+        return Tensor(use("cuda").from_dlpack(source))
     return Tensor(np.from_dlpack(source))

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-__all__ = ["DeviceError", "array_module", "device_of", "kernels", "move", "use_kernels"]
+__all__ = [
+    "DeviceError",
+    "array_module",
+    "device_of",
+    "explain",
+    "kernels",
+    "kernels_on",
+    "move",
+    "synchronize",
+    "use",
+    "use_kernels",
+]
 
 
 class DeviceError(RuntimeError):
@@ -24,6 +35,8 @@ class DeviceError(RuntimeError):
 several_in_use = False  # becomes True with the first array on a GPU
 _modules: dict[type, tuple[ModuleType, str]] = {np.ndarray: (np, "cpu")}
 _table: dict[tuple[str, type], ModuleType] = {}  # (kernel family, array type) -> module
+_counted: dict[ModuleType, int] = {}  # CuPy -> how many GPUs it sees
+_HOST = np.empty(0)  # draws the CPU's kernels from the table of back ends
 
 
 def kernels(family: str, array: Any) -> ModuleType:
@@ -64,16 +77,44 @@ def device_of(array: Any) -> str:
 def move(array: Any, device: str) -> Any:
     """The array on that device; itself if it is there already.
 
+    The GPU becomes the current one of this thread: operations run where their arrays lie.
     Raises ValueError for a name that is no device, DeviceError where there is no such GPU.
     """
     name, index = parse(device)
     if device_of(array) == (name if index is None else f"{name}:{index}"):
         return array
     if name == "cpu":
-        return array.get()
+        return _in_order(array, lambda x: x.get())
+    return _in_order(array, use(device).asarray)
+
+
+def _in_order(array: Any, copy: Callable[[Any], Any]) -> Any:
+    """A copy in the memory order of the array, where `copy` alone makes it C-contiguous."""
+    order = sorted(range(array.ndim), key=array.strides.__getitem__, reverse=True)
+    inverse = sorted(range(array.ndim), key=order.__getitem__)
+    return copy(array.transpose(order)).transpose(inverse)
+
+
+def use(device: str) -> ModuleType:
+    """NumPy or CuPy for new arrays on that device; a GPU becomes the current one."""
+    name, index = parse(device)
+    if name == "cpu":
+        return np
     cupy = _cupy(device)
-    with cupy.cuda.Device(index):
-        return cupy.asarray(array)
+    cupy.cuda.Device(index).use()
+    return cupy
+
+
+def kernels_on(family: str, device: str) -> ModuleType:
+    """The module with the kernels of one family for a device, where no array tells it."""
+    return kernels(family, _HOST) if parse(device)[0] == "cpu" else _cuda_kernels(family, device)
+
+
+def synchronize(device: str = "cuda") -> None:
+    """Wait until the device has done all that it was given; nothing to wait for on the CPU."""
+    module = use(device)
+    if module is not np:
+        module.cuda.runtime.deviceSynchronize()
 
 
 def check(device: str) -> None:
@@ -102,32 +143,92 @@ def check_same_device(op: str, arrays) -> None:
         )
 
 
+def _cuda_kernels(family: str, device: str) -> ModuleType:
+    use(device)
+    return importlib.import_module(f"tinygen_kernels.cuda.{family}")
+
+
 def _cupy(device: str) -> ModuleType:
     """CuPy, with the device checked, and CuPy's arrays entered in the table."""
     global several_in_use
     try:
         import cupy
     except ImportError as error:
-        raise DeviceError(
-            f"device {device!r} needs CuPy: pip install 'tinygen[cuda12]' (or 'tinygen[cuda13]', "
-            "as your driver's CUDA version), or use --device cpu"
-        ) from error
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise DeviceError(
-            f"device {device!r}: CuPy finds no usable GPU ({error}); check `nvidia-smi`, "
-            "or use --device cpu"
-        ) from error
+        raise DeviceError(_why_no_cupy(device, error)) from error
+    if (cupy, "cuda") != _modules.get(cupy.ndarray):
+        try:
+            count = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise DeviceError(_why_no_gpu(device, str(error), cupy.__version__)) from error
+        _counted[cupy] = count
+        _modules[cupy.ndarray] = (cupy, "cuda")
+        several_in_use = True
     index = parse(device)[1] or 0
-    if index >= count:
-        raise DeviceError(f"device {device!r}: this machine has {count} GPU(s); use 'cuda:0'")
-    try:
-        importlib.import_module("tinygen_kernels.cuda.conv")
-    except ModuleNotFoundError as error:
+    if index >= _counted[cupy]:
         raise DeviceError(
-            f"device {device!r}: this version has no CUDA kernels yet; use --device cpu"
-        ) from error
-    _modules[cupy.ndarray] = (cupy, "cuda")
-    several_in_use = True
+            f"device {device!r}: this machine has {_counted[cupy]} GPU(s), "
+            f"'cuda:0' to 'cuda:{_counted[cupy] - 1}'"
+            if _counted[cupy]
+            else f"device {device!r}: this machine has no GPU; use --device cpu"
+        )
     return cupy
+
+
+def _why_no_cupy(device: str, error: ImportError) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+        return (
+            f"device {device!r} needs CuPy: pip install 'tinygen[cuda12]' (or 'tinygen[cuda13]', "
+            "as the CUDA version that `nvidia-smi` shows), or use --device cpu"
+        )
+    first = str(error).strip().splitlines()[0]
+    return (
+        f"device {device!r}: CuPy does not load ({first}): install the one for your CUDA version, "
+        "cupy-cuda12x or cupy-cuda13x, and only that one, or use --device cpu"
+    )
+
+
+def _why_no_gpu(device: str, error: str, version: str) -> str:
+    if "InsufficientDriver" in error:
+        return (
+            f"device {device!r}: there is no NVIDIA driver, or one too old for CuPy {version}: "
+            "compare the CUDA version that `nvidia-smi` shows with the 12 or 13 in the name of "
+            "the CuPy package that `pip list` shows, or use --device cpu"
+        )
+    return (
+        f"device {device!r}: CuPy finds no usable GPU ({error}); check `nvidia-smi` and "
+        "CUDA_VISIBLE_DEVICES, or use --device cpu"
+    )
+
+
+def explain(error: BaseException) -> str | None:
+    """One line, with the cure, for what a GPU library raised; None for anything else."""
+    name = type(error).__name__
+    module = type(error).__module__
+    if name == "OutOfMemoryError" and isinstance(error, MemoryError):
+        free, total = _memory()
+        return (
+            f"{_first_line(error)} {free / 2**20:,.0f} of {total / 2**20:,.0f} MiB of the GPU are "
+            "free: lower --batch-size (or --width, --image-size), or end other programs on it"
+        )
+    if name == "CompileError" and module.startswith("tinygen_kernels"):
+        return f"a CUDA kernel does not compile: {_first_line(error)}"
+    if name in ("CUDARuntimeError", "CUDADriverError", "CuPyError", "NVRTCError"):
+        return f"CUDA: {_first_line(error)}; check `nvidia-smi`, or use --device cpu"
+    if isinstance(error, RuntimeError) and "CuPy failed to load" in str(error):
+        return (
+            f"{_first_line(error)}: the CUDA libraries that CuPy needs are missing; "
+            "pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x), or use --device cpu"
+        )
+    return None
+
+
+def _memory() -> tuple[int, int]:
+    import cupy
+
+    pool = cupy.get_default_memory_pool()
+    free, total = cupy.cuda.runtime.memGetInfo()
+    return free + pool.free_bytes(), total
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]

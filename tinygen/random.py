@@ -23,7 +23,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .device import kernels
+from . import graph
+from .device import device_of, kernels_on
 
 __all__ = [
     "Generator",
@@ -38,13 +39,13 @@ __all__ = [
     "uniform",
 ]
 
-_HOST = np.empty(0)  # draws the CPU's kernels from the table of back ends
-
 Shape = int | tuple[int, ...]
 
 
 class Generator:
-    """A stream of random numbers; equal seeds give equal streams.
+    """A stream of random numbers; equal seeds give equal streams, on every device.
+
+    With `device="cuda"` they are drawn on the GPU, as a CuPy array.
 
     `seed` is an integer in [0, 2⁶⁴). Not to be shared between threads: give each its `fork`.
     """
@@ -95,10 +96,12 @@ class Generator:
         low: float = 0.0,
         high: float = 1.0,
         dtype: DTypeLike = np.float32,
+        *,
+        device: str = "cpu",
     ) -> np.ndarray:
         """Uniform on [low, high), float32 or float64."""
         shape, dtype = _shape(shape), _float_dtype("uniform", dtype)
-        return self._draw("uniform", shape, low, high, dtype)
+        return self._draw(device, "uniform", shape, low, high, dtype)
 
     def normal(
         self,
@@ -106,26 +109,34 @@ class Generator:
         mean: float = 0.0,
         std: float = 1.0,
         dtype: DTypeLike = np.float32,
+        *,
+        device: str = "cpu",
     ) -> np.ndarray:
         """Normal with the given mean and standard deviation, float32 or float64."""
         shape, dtype = _shape(shape), _float_dtype("normal", dtype)
         if not std >= 0:
             raise ValueError(f"normal: std is {std}, expected a number that is not negative")
-        return self._draw("normal", shape, mean, std, dtype)
+        return self._draw(device, "normal", shape, mean, std, dtype)
 
     def bernoulli(
-        self, shape: Shape, p: float | np.ndarray, dtype: DTypeLike = np.float32
+        self,
+        shape: Shape,
+        p: float | np.ndarray,
+        dtype: DTypeLike = np.float32,
+        *,
+        device: str = "cpu",
     ) -> np.ndarray:
-        """1 with probability p, else 0; p a number or an array that broadcasts to `shape`."""
+        """1 with probability p, else 0; p a number or an array that broadcasts to `shape`, on
+        `device`. Probabilities on a GPU are not checked, which would take a wait for it."""
         shape = _shape(shape)
         try:
             np.broadcast_to(p, shape)
         except ValueError:
             message = f"bernoulli: p of shape {np.shape(p)} does not broadcast to {shape}"
             raise ValueError(message) from None
-        if not np.all((p >= 0) & (p <= 1)):
+        if device_of(p) == "cpu" and not np.all((p >= 0) & (p <= 1)):
             raise ValueError("bernoulli: p has values outside [0, 1]")
-        return self._draw("bernoulli", shape, p, np.dtype(dtype))
+        return self._draw(device, "bernoulli", shape, p, np.dtype(dtype))
 
     def permutation(self, n: int) -> np.ndarray:
         """The integers 0, ..., n - 1 in random order, int64 (n,)."""
@@ -144,12 +155,28 @@ class Generator:
         words = self._words64(math.prod(shape)) % np.uint64(high - low)
         return (words.astype(np.int64) + low).reshape(shape)
 
-    def _draw(self, distribution: str, shape: tuple[int, ...], *arguments) -> np.ndarray:
-        seed, offset = self.reserve(math.prod(shape))
-        return getattr(kernels("random", _HOST), distribution)(seed, offset, shape, *arguments)
+    def _draw(self, device: str, distribution: str, shape: tuple[int, ...], *arguments):
+        draw = getattr(kernels_on("random", device), distribution)
+        step = None if device == "cpu" else graph.active()
+        if step is None:
+            return draw(*self.reserve(math.prod(shape)), shape, *arguments)
+        # A replay must draw new numbers: where the step starts is read from device memory.
+        counter = step.live(id(self), lambda: self.offset, np.uint64)
+        begin = step.begun(id(self), self.offset, lambda begin: self._end(step, counter, begin))
+        _, offset = self.reserve(math.prod(shape))
+        return draw(self.seed, (counter.array, offset - begin), shape, *arguments)
+
+    def _end(self, step: graph.CapturedStep, counter: graph.Live, begin: int) -> None:
+        """Move the counter on by what the step drew, and this offset at each replay."""
+        n = counter.advance = self.offset - begin
+        kernels_on("random", "cuda").advance_(counter.array, n)
+        step.on_replay(lambda: self._skip(n))
+
+    def _skip(self, n: int) -> None:
+        self.offset += n
 
     def _words64(self, n: int) -> np.ndarray:
-        return kernels("random", _HOST).bits(*self.reserve(2 * n), 2 * n).view(np.uint64)
+        return kernels_on("random", "cpu").bits(*self.reserve(2 * n), 2 * n).view(np.uint64)
 
 
 def _uint64(name: str, value: int) -> int:

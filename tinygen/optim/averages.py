@@ -33,16 +33,28 @@ class ExponentialMovingAverage:
             raise ValueError(f"ExponentialMovingAverage: decay={decay} must lie in [0, 1]")
         self.params, self.decay = list(params), decay
         self.averages = [_copy(p.data) for p in self.params]
+        self._packed: list[int] = []
+        self._packs: list = []
 
     def update(self) -> None:
         """Move the averages towards the parameters."""
+        arrays = [p.data for p in self.params]
+        if self._packed != list(map(id, arrays)):  # the packs keep the arrays alive
+            self._packed, self._packs = list(map(id, arrays)), self._pack(arrays)
+        for rule, pack in self._packs:
+            rule.ema_step(pack, self.decay)
+
+    def _pack(self, arrays: list) -> list:
+        """(kernels, their table of averages and parameters) for each dtype."""
         by_dtype: dict[np.dtype, list[int]] = {}
-        for i, p in enumerate(self.params):
-            by_dtype.setdefault(p.data.dtype, []).append(i)
+        for i, array in enumerate(arrays):
+            by_dtype.setdefault(array.dtype, []).append(i)
+        packs = []
         for places in by_dtype.values():
-            arrays = [self.params[i].data for i in places]
-            rule = kernels("optim", arrays[0])
-            rule.ema_step(rule.pack([self.averages[i] for i in places], arrays), self.decay)
+            rule = kernels("optim", arrays[places[0]])
+            averages = [self.averages[i] for i in places]
+            packs.append((rule, rule.pack(averages, [arrays[i] for i in places])))
+        return packs
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import device as _device
+from .. import graph
 from ..device import array_module, kernels
 from ..tensor import Tensor
 
@@ -94,10 +95,33 @@ class Optimizer:
                 grads = [p.grad.data for p in params]
                 rule = kernels("optim", params[0].data)
                 pack = self._pack(rule, params, self._needed(group))
-                self._update(rule, pack, grads, group, step)
+                captured = graph.active()
+                if captured is None:
+                    self._update(rule, pack, grads, group, step)
+                else:
+                    self._update(rule, pack, grads, *self._live(captured, group, params))
                 for p in params:  # a graph that still needs the old values must notice
                     p.version[0] += 1
                     p.version[1] = f"{type(self).__name__}.step"
+
+    def _live(self, captured: graph.CapturedStep, group: dict, params: list[Tensor]):
+        """The options and the step count, read from device memory by a replay's kernels."""
+        steps, first = self._steps, id(params[0])
+
+        def count_again() -> None:
+            for p in params:
+                steps[id(p)] += 1
+
+        def end(begin: int) -> None:
+            count.advance = steps[first] - begin
+
+        lr = captured.live((id(group), "lr"), lambda: group["lr"], np.float64)
+        count = captured.live(first, lambda: steps[first], np.int64)
+        captured.begun(first, steps[first] - 1, end)  # this update is counted already
+        captured.on_replay(count_again)
+        step = count.array
+        step += 1
+        return {**group, "lr": lr.array}, step
 
     def _pack(self, rule, params: list[Tensor], names: tuple[str, ...]):
         arrays = [p.data for p in params]
