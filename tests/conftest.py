@@ -1,5 +1,7 @@
 """Hypothesis runs the same examples every time, without a deadline: kernels compile lazily."""
 
+from __future__ import annotations
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -23,3 +25,33 @@ def _modes_are_left_as_found():
     leaked = {k: v for k, v in vars(state).items() if v != getattr(type(state), k)}
     vars(state).clear()
     assert not leaked, f"the tape's state was not restored: {leaked}"
+
+
+_resources: list[dict] = []
+
+
+@pytest.fixture(scope="session")
+def resource_table() -> list[dict]:
+    """What the CUDA kernels take, for the table at the end of the run."""
+    return _resources
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print registers, shared memory and spills of the CUDA kernels, a line for each kernel."""
+    kernels: dict[tuple, dict[int, dict]] = {}
+    for row in _resources:
+        key = row["file"], row["kernel"], row["variant"]
+        kernels.setdefault(key, {})[row["sm"]] = row
+    if not kernels:
+        return
+    architectures = sorted({row["sm"] for row in _resources})
+    terminalreporter.section("CUDA kernels: registers / static shared bytes / spilled bytes")
+    heads = "".join(f"{f'sm_{a}':>16}" for a in architectures)
+    terminalreporter.write_line(f"{'kernel':<64}{heads}")
+    for (file, kernel, variant), by_sm in sorted(kernels.items()):
+        cells = [
+            f"{r['registers']} / {r['shared']} / {r['spills']}" if r else "-"
+            for r in map(by_sm.get, architectures)
+        ]
+        name = f"{file.removesuffix('.cu')}: {kernel} {variant}"
+        terminalreporter.write_line(f"{name:<64}{''.join(f'{c:>16}' for c in cells)}")
