@@ -55,4 +55,5 @@ int printf(const char* format, ...);
 #include "warp.h"
 #include "integers.h"
 #include "math.h"
+#include "ptx.cuh"
 #include "entry.h"

@@ -42,8 +42,8 @@ void begin_block(unsigned number) {
     block_index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
     for (Thread& thread : threads) {
         thread.state = State::ready;
-        thread.copies.clear();
-        thread.groups.clear();
+        thread.in_flight.copies.clear();
+        thread.in_flight.groups.clear();
     }
     begin_block_shared();
     begin_block_meetings();

@@ -62,8 +62,14 @@ enum class State : uint8_t { ready, at_block_barrier, at_warp_call, done };
 
 struct CopyAsync {  // one cp.async on its way
     uintptr_t destination, source;
-    unsigned bytes, source_bytes;
+    unsigned bytes;
+    bool valid;  // else zeros
     Site site;
+};
+
+struct InFlight {
+    std::vector<CopyAsync> copies;  // in order of issue
+    std::vector<size_t> groups;     // copies.size() at each commit
 };
 
 struct Thread {
@@ -72,9 +78,8 @@ struct Thread {
     Index index;
     uint16_t id, warp, lane;
     State state;
-    void* slot;                     // what it brings to a block barrier that reduces
-    std::vector<CopyAsync> copies;  // in order of issue
-    std::vector<size_t> groups;     // copies.size() at each commit
+    void* slot;           // what it brings to a block barrier that reduces
+    InFlight in_flight;
 };
 
 extern Launch launch;
