@@ -1,4 +1,4 @@
-"""Activation functions in one pass over memory, forward and backward.
+"""Activation functions in one pass over memory, forward and backward; and chains of operations.
 
 One source of the loop serves all of them: `name` is a constant to the compiler, which drops the
 other branches, so that only the functions a program calls are compiled, each on its own.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..reference.elementwise import check_activation
-from .jit import CHUNK, kernel, prange, serial_kernel
 from ..layout import dense, dense_like, flat
+from ..reference.elementwise import Step, apply_step, check_activation, read_chain
+from .jit import CHUNK, kernel, prange, serial_kernel
 from .math import erf, exp, expm1, sigmoid, softplus, tanh
 
-__all__ = ["activation", "activation_grad"]
+__all__ = ["activation", "activation_grad", "chain"]
 
 _SQRT_HALF = math.sqrt(1 / 2)
 _SQRT_2_PI = math.sqrt(2 / math.pi)
@@ -42,6 +43,30 @@ def activation_grad(
     backward = _backward(name, saved.size > 2 * CHUNK)
     backward(flat(dense_like(grad, saved)), flat(saved), param, flat(grad_x))
     return grad_x
+
+
+def chain(x: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
+    """See `reference.elementwise`: all steps on one chunk that stays in the cache, then the next.
+
+    What lies between two steps never goes through memory, and NumPy's loops run at full speed.
+    """
+    names, operands = zip(*read_chain(x, steps), strict=True) if steps else ((), ())
+    x = dense(x)
+    y = np.empty_like(x)
+    arrays = [x, *(b for b in operands if isinstance(b, np.ndarray)), y]
+    walk = np.nditer(
+        arrays,
+        flags=["external_loop", "buffered", "zerosize_ok"],
+        op_flags=[["readonly"]] * (len(arrays) - 1) + [["writeonly"]],
+        buffersize=CHUNK,
+    )
+    with walk:
+        for value, *parts, out in walk:
+            part = iter(parts)
+            for name, b in zip(names, operands, strict=True):
+                value = apply_step(value, name, next(part) if isinstance(b, np.ndarray) else b)
+            out[...] = value
+    return y
 
 
 # Waking the threads takes 10 to 100 µs, in which one thread does two chunks: so long it is one.

@@ -1,0 +1,116 @@
+"""Activation functions and chains of element-wise operations on a GPU, one pass over memory each.
+
+The kernels and the reasons for their form are in `elementwise.cu`. Results lie in memory in the
+order of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cupy
+import numpy as np
+
+from ..layout import contiguous, dense, dense_like, flat
+from ..reference.elementwise import STEPS, Step, axis_of, check_activation, read_chain
+from .launch import REALS, Source, blocks, ctype
+
+__all__ = ["activation", "activation_grad", "chain"]
+
+SOURCE = Source("elementwise.cu", REAL=REALS)
+
+_THREADS = 256
+_MOST_BLOCKS = 1 << 20  # threads stride over what is left; a test lowers it
+_VECTOR = 16  # bytes of the widest load
+
+_KINDS = {name: number for number, name in enumerate(STEPS)}
+
+
+def activation(x: cupy.ndarray, name: str, param: float = 0.0) -> cupy.ndarray:
+    """See the table in `reference.elementwise`."""
+    return _activation(x, name, param)
+
+
+def _activation(x: cupy.ndarray, name: str, param: float, *, plain: bool = False) -> cupy.ndarray:
+    check_activation(name, param)
+    x = dense(x)
+    y = cupy.empty_like(x)
+    _launch("activation", (x, y), (_KINDS[name], param), plain=plain)
+    return y
+
+
+def activation_grad(
+    grad: cupy.ndarray, saved: cupy.ndarray, name: str, param: float = 0.0
+) -> cupy.ndarray:
+    """See the table in `reference.elementwise`."""
+    return _activation_grad(grad, saved, name, param)
+
+
+def _activation_grad(
+    grad: cupy.ndarray, saved: cupy.ndarray, name: str, param: float, *, plain: bool = False
+) -> cupy.ndarray:
+    check_activation(name, param)
+    saved = dense(saved)
+    grad_x = cupy.empty_like(saved)
+    arrays = dense_like(grad, saved), saved, grad_x
+    _launch("activation_grad", arrays, (_KINDS[name], param), plain=plain)
+    return grad_x
+
+
+def chain(x: cupy.ndarray, steps: Sequence[Step]) -> cupy.ndarray:
+    """See `reference.elementwise`; one launch whatever the number of steps."""
+    return _chain(x, steps)
+
+
+def _chain(x: cupy.ndarray, steps: Sequence[Step], *, plain: bool = False) -> cupy.ndarray:
+    read = read_chain(x, steps)
+    x = dense(x)
+    y = cupy.empty_like(x)
+    # As the structs in `elementwise.cu`.
+    step = np.dtype(
+        [("array", "u8"), ("size", "i8"), ("inner", "i8"), ("number", x.dtype), ("kind", "i4")],
+        align=True,
+    )
+    program = np.zeros(1, np.dtype([("steps", step, 8), ("count", "i4")], align=True))
+    program["count"] = len(read)
+    whole = []  # the arrays that are read by vectors
+    used = []  # all operands: they must live until the launch
+    for entry, (name, operand) in zip(program["steps"][0], read, strict=False):
+        entry["kind"] = _KINDS[name]
+        if operand is None or isinstance(operand, float):
+            entry["number"] = operand or 0.0
+            continue
+        if operand.shape == x.shape:
+            operand = dense_like(operand, x)
+            whole.append(operand)
+        else:
+            axis = axis_of(operand, x)
+            operand = contiguous(operand)
+            entry["size"] = operand.size
+            entry["inner"] = x.strides[axis] // x.itemsize if operand.size > 1 else 1
+        entry["array"] = operand.data.ptr
+        used.append(operand)
+    _launch("chain", (x, y), (program,), plain=plain, vectors=whole)
+    return y
+
+
+def _launch(
+    name: str,
+    arrays: tuple[cupy.ndarray, ...],
+    arguments: tuple,
+    *,
+    plain: bool,
+    vectors: Sequence[cupy.ndarray] = (),
+) -> None:
+    """Run a kernel or its plain form over dense arrays of one size."""
+    flats = [flat(a) for a in arrays]
+    n = flats[0].size
+    defines = {"REAL": ctype(flats[0])}
+    if plain:
+        kernel = SOURCE.kernel(f"{name}_plain", **defines)
+        kernel(blocks(n, _THREADS), _THREADS, (*flats, n, *arguments))
+        return
+    aligned = all(a.data.ptr % _VECTOR == 0 for a in (*flats, *vectors))
+    per_block = _THREADS * (_VECTOR // flats[0].itemsize if aligned else 1)
+    grid = blocks(n, per_block, _MOST_BLOCKS)
+    SOURCE.kernel(name, **defines)(grid, _THREADS, (*flats, n, *arguments, aligned))
