@@ -2,7 +2,7 @@
 
     python examples/dcgan.py                                  # clothes, 28 x 28, on the CPU
     python examples/dcgan.py --data mnist                     # or emoji, cifar10, celeba, a folder
-    python examples/dcgan.py --preset paper --data celeba --device cuda
+    python examples/dcgan.py --preset paper --data celeba --device cuda    # on a GPU
     python examples/dcgan.py --resume                         # go on with the latest run
 
 Radford, Metz & Chintala 2015 (arXiv 1511.06434). Networks and losses: tinygen/models/dcgan.py.
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -161,45 +161,28 @@ def load_data(settings: dict) -> tuple[Dataset, Dataset | None]:
 
 def train(settings: dict, run: RunFolder, data: Dataset, saved: dict, done: int) -> None:
     """The game, from the step after `done` on. Ctrl-C ends it, after saving, with `Stopped`."""
-    G, D, optimizer_g, optimizer_d = saved["parts"].values()
+    G = saved["parts"]["generator"]
     batch_size, device, steps = settings["batch_size"], settings["device"], settings["steps"]
     loader = DataLoader(data, batch_size, shuffle=True, seed=settings["seed"], drop_last=True)
     shown = codes(settings, SHOWN, "shown")
     if done == 0:
         save_samples(run, 0, G, shown)
 
+    play = the_game(settings, **saved["parts"])
+    if not settings["eager"]:
+        play = tinygen.capture(play, device=device)
     progress = Progress(steps, batch_size=batch_size, start=done)
     with cli.CtrlC() as ctrl_c:
-        for step, (images, _) in zip(progress, loader.batches(done, steps), strict=False):
-            x = Tensor(images).to(device)
-            z = sample_codes(batch_size, settings["latent_dim"], settings["prior"]).to(device)
-            fake = G(z)
-
-            # D learns to tell them apart. Two batches, not one: batch norm sees each by itself.
-            # Detached: D's mistakes are not G's business yet.
-            real_logits, fake_logits = D(x), D(fake.detach())
-            loss_d = discriminator_loss(real_logits, fake_logits)
-            optimizer_d.zero_grad()
-            loss_d.backward()
-            optimizer_d.step()
-
-            # G learns to be taken for real. The gradient passes through D, whose weights stay.
-            D.requires_grad_(False)
-            loss_g = generator_loss(D(fake))
-            optimizer_g.zero_grad()
-            loss_g.backward()
-            optimizer_g.step()
-            D.requires_grad_(True)
-
-            losses = {"loss_d": loss_d.item(), "loss_g": loss_g.item()}
-            check_finite(step, losses)
+        batches = loader.batches(done, steps, device=device)
+        for step, (images, _) in zip(progress, batches, strict=False):
+            outcome = play(Tensor(images))
+            # Reading a number waits for the GPU, so it is done every few steps only.
+            if step % LOG_EVERY == 0 or step == steps or ctrl_c.pressed:
+                numbers = {name: value.item() for name, value in outcome.items()}
+                check_finite(step, numbers)
             if step % LOG_EVERY == 0 or step == steps:
-                believed = {
-                    "D(x)": real_logits.detach().sigmoid().mean().item(),
-                    "D(G(z))": fake_logits.detach().sigmoid().mean().item(),
-                }
-                progress.show(losses | believed)
-                run.log(step, losses | believed, progress.images_per_second)
+                progress.show(numbers)
+                run.log(step, numbers, progress.images_per_second)
             if step in EARLY or step % settings["sample_every"] == 0 or step == steps:
                 save_samples(run, step, G, shown)
             if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
@@ -209,6 +192,47 @@ def train(settings: dict, run: RunFolder, data: Dataset, saved: dict, done: int)
                     f"stopped after step {step} of {steps}; go on with: "
                     f"python {sys.argv[0]} --resume --out {shlex.quote(str(run.path))}"
                 )
+
+
+def the_game(
+    settings: dict,
+    generator: Generator,
+    discriminator: Discriminator,
+    optimizer_g: optim.Adam,
+    optimizer_d: optim.Adam,
+) -> Callable[[Tensor], dict[str, Tensor]]:
+    """One training step: a function of real images, which returns the losses and D's beliefs."""
+    G, D = generator, discriminator
+    latent_dim, prior, device = settings["latent_dim"], settings["prior"], settings["device"]
+
+    def play(x: Tensor) -> dict[str, Tensor]:
+        z = sample_codes(len(x), latent_dim, prior, device=device)
+        fake = G(z)
+
+        # D learns to tell them apart. Two batches, not one: batch norm sees each by itself.
+        # Detached: D's mistakes are not G's business yet.
+        real_logits, fake_logits = D(x), D(fake.detach())
+        loss_d = discriminator_loss(real_logits, fake_logits)
+        optimizer_d.zero_grad()
+        loss_d.backward()
+        optimizer_d.step()
+
+        # G learns to be taken for real. The gradient passes through D, whose weights stay.
+        D.requires_grad_(False)
+        loss_g = generator_loss(D(fake))
+        optimizer_g.zero_grad()
+        loss_g.backward()
+        optimizer_g.step()
+        D.requires_grad_(True)
+
+        return {
+            "loss_d": loss_d,
+            "loss_g": loss_g,
+            "D(x)": real_logits.detach().sigmoid().mean(),
+            "D(G(z))": fake_logits.detach().sigmoid().mean(),
+        }
+
+    return play
 
 
 def codes(settings: dict, n: int, purpose: str) -> Tensor:

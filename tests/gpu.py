@@ -13,7 +13,7 @@ __all__ = ["missing", "mode", "to_cpu", "to_gpu"]
 
 @functools.cache
 def mode() -> str:
-    """"cuda" where a GPU is usable, else "emulated", whose stand-in then takes CuPy's place."""
+    """ "cuda" where a GPU is usable, else "emulated", whose stand-in then takes CuPy's place."""
     chosen = os.environ.get("TINYGEN_TEST_GPU") or ("cuda" if _gpu_is_usable() else "emulated")
     if chosen == "emulated" and missing_emulator() is None:
         for name in [n for n in sys.modules if n.partition(".")[0] in ("cupy", "cupyx")]:

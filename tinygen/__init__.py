@@ -37,6 +37,7 @@ from .creation import (
 from .device import DeviceError
 from .functional import cat, exp, log, matmul, maximum, minimum, sqrt, stack, where
 from .gradcheck import gradcheck
+from .graph import CaptureError, capture
 from .hooks import detect_anomaly, memory_report, profile
 from .random import manual_seed
 from .tensor import Tensor, tensor

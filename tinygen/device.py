@@ -22,6 +22,7 @@ __all__ = [
     "kernels",
     "kernels_on",
     "move",
+    "set_precision",
     "synchronize",
     "use",
     "use_kernels",
@@ -32,6 +33,7 @@ class DeviceError(RuntimeError):
     """A device that was asked for can't be used; the message names the cure."""
 
 
+PRECISIONS = ("fp32", "tf32", "bf16")
 several_in_use = False  # becomes True with the first array on a GPU
 _modules: dict[type, tuple[ModuleType, str]] = {np.ndarray: (np, "cpu")}
 _table: dict[tuple[str, type], ModuleType] = {}  # (kernel family, array type) -> module
@@ -108,6 +110,18 @@ def use(device: str) -> ModuleType:
 def kernels_on(family: str, device: str) -> ModuleType:
     """The module with the kernels of one family for a device, where no array tells it."""
     return kernels(family, _HOST) if parse(device)[0] == "cpu" else _cuda_kernels(family, device)
+
+
+def set_precision(precision: str) -> None:
+    """How GPUs multiply in convolutions and matrix products of float32 arrays: see
+    `tinygen_kernels.cuda.precision`, which lists what runs in which.
+
+    "fp32"; "tf32" (the default: inputs rounded to 10 bits of mantissa, as PyTorch does in
+    convolutions); "bf16" (to 7 bits). Sums are float32 in all of them.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"set_precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
+    importlib.import_module("tinygen_kernels.cuda.precision").set_precision(precision)
 
 
 def synchronize(device: str = "cuda") -> None:
@@ -207,16 +221,16 @@ def explain(error: BaseException) -> str | None:
     if name == "OutOfMemoryError" and isinstance(error, MemoryError):
         free, total = _memory()
         return (
-            f"{_first_line(error)} {free / 2**20:,.0f} of {total / 2**20:,.0f} MiB of the GPU are "
+            f"{first_line(error)} {free / 2**20:,.0f} of {total / 2**20:,.0f} MiB of the GPU are "
             "free: lower --batch-size (or --width, --image-size), or end other programs on it"
         )
     if name == "CompileError" and module.startswith("tinygen_kernels"):
-        return f"a CUDA kernel does not compile: {_first_line(error)}"
+        return f"a CUDA kernel does not compile: {first_line(error)}"
     if name in ("CUDARuntimeError", "CUDADriverError", "CuPyError", "NVRTCError"):
-        return f"CUDA: {_first_line(error)}; check `nvidia-smi`, or use --device cpu"
+        return f"CUDA: {first_line(error)}; check `nvidia-smi`, or use --device cpu"
     if isinstance(error, RuntimeError) and "CuPy failed to load" in str(error):
         return (
-            f"{_first_line(error)}: the CUDA libraries that CuPy needs are missing; "
+            f"{first_line(error)}: the CUDA libraries that CuPy needs are missing; "
             "pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x), or use --device cpu"
         )
     return None
@@ -230,5 +244,7 @@ def _memory() -> tuple[int, int]:
     return free + pool.free_bytes(), total
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+def first_line(error: BaseException) -> str:
+    """What an error says, without the rest of a log."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -29,7 +29,6 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,8 +37,6 @@ from . import device as _device
 from .tensor import Tensor
 
 __all__ = ["CaptureError", "active", "capture"]
-
-_PACKAGES = (str(Path(__file__).parent), "tinygen_kernels", "cupy")
 
 
 class CaptureError(RuntimeError):
@@ -58,22 +55,24 @@ def active() -> CapturedStep | None:
     return _active.step
 
 
-def capture(function: Callable | None = None, *, warmup: int = 3) -> Any:
+def capture(
+    function: Callable | None = None, *, device: str | None = None, warmup: int = 3
+) -> Any:
     """`function`, a training step, so that it is recorded at its call number `warmup` + 1.
 
-    The arguments must be Tensors or arrays of the same shapes and dtypes at every call. What the
-    function returns (Tensors, or tuples, lists and dictionaries of them) comes back off the tape,
-    and is overwritten by the next call: copy what you keep, and read it every few steps only,
-    since reading waits for the GPU. Attributes that the function sets, gradients among them, are
-    those of the recording.
+    It runs on `device`, by default where its arguments lie. These must be Tensors or arrays of
+    the same shapes and dtypes at every call. What the function returns (Tensors, or tuples, lists
+    and dictionaries of them) comes back off the tape, and is overwritten by the next call: copy
+    what you keep, and read it every few steps only, since reading waits for the GPU. Attributes
+    that the function sets, gradients among them, are those of the recording.
 
     Raises CaptureError, with the line, for what can't be recorded.
     """
     if function is None:
-        return functools.partial(capture, warmup=warmup)
+        return functools.partial(capture, device=device, warmup=warmup)
     if warmup < 1:
         raise ValueError(f"capture: warmup={warmup}; at least one call must run before recording")
-    return CapturedStep(function, warmup)
+    return CapturedStep(function, device, warmup)
 
 
 class Live:
@@ -104,8 +103,8 @@ class Live:
 class CapturedStep:
     """What `capture` returns: call it as the function."""
 
-    def __init__(self, function: Callable, warmup: int) -> None:
-        self.function, self.warmup = function, warmup
+    def __init__(self, function: Callable, device: str | None, warmup: int) -> None:
+        self.function, self.device, self.warmup = function, device, warmup
         functools.update_wrapper(self, function)
         self.calls = 0
         self.recording = False
@@ -116,7 +115,7 @@ class CapturedStep:
     def __call__(self, *arguments: Any) -> Any:
         arrays = [_array(self.function, a) for a in arguments]
         if self.calls == 0 and not self._prepare(arrays):
-            return self.function(*arguments)
+            return _detached(self.function(*arguments))
         with self._on_own_stream():
             self._take(arrays)
             for live in self._live.values():
@@ -161,11 +160,12 @@ class CapturedStep:
     # ---------------------------------------------------------------------------------- inside
 
     def _prepare(self, arrays: list) -> bool:
-        """Choose the device by the arguments; whether it is a GPU."""
-        devices = {_device.device_of(a) for a in arrays} - {"cpu"}
-        if not devices:
+        """Choose the device and the memory; whether it is a GPU."""
+        if self.device is None:
+            self.device = max((_device.device_of(a) for a in arrays), default="cpu")
+        if self.device == "cpu":
             return False
-        self._xp = _device.use(devices.pop())
+        self._xp = _device.use(self.device)
         cuda = self._xp.cuda
         self._stream = cuda.Stream(non_blocking=True)  # the default stream can't be captured
         # A pool of its own: what the graph writes to must never be handed to anybody else.
@@ -222,7 +222,7 @@ class CapturedStep:
         except Exception as error:
             with contextlib.suppress(self._xp.cuda.runtime.CUDARuntimeError):
                 self._stream.end_capture()  # the capture is spoilt; the stream must leave it
-            raise CaptureError(f"capture: {self.__name__} {_why(error)}") from error
+            raise CaptureError(f"capture: {self.__name__} {_why(error, self._xp)}") from error
         finally:
             self.recording = False
         self._graph = self._stream.end_capture()
@@ -258,15 +258,16 @@ def _detached(value: Any) -> Any:
     )
 
 
-def _why(error: Exception) -> str:
-    """The reason in the user's terms, and the user's line."""
+def _why(error: Exception, xp: Any) -> str:
+    """The reason in the user's terms, and the innermost line of the user's."""
     where, trace = "", error.__traceback__
+    not_the_users = {"tinygen", "tinygen_kernels", _package(xp.__name__)}
     while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if not any(package in name for package in _PACKAGES):
-            where = f" at {name}:{trace.tb_lineno}"
+        frame = trace.tb_frame
+        if _package(frame.f_globals.get("__name__", "")) not in not_the_users:
+            where = f" at {frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = _device.first_line(error)
     if isinstance(error, CaptureError):
         return text.removeprefix("capture: ")
     if isinstance(error, MemoryError):
@@ -277,3 +278,7 @@ def _why(error: Exception) -> str:
             f"Tensor and read it outside; draw random numbers with device='cuda' ({text})"
         )
     return f"failed while it was recorded{where}: {type(error).__name__}: {text}"
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]

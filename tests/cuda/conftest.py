@@ -13,9 +13,7 @@ import pytest
 from gpu import missing, mode
 
 
-@pytest.fixture(
-    scope="module", params=["emulated", pytest.param("cuda", marks=pytest.mark.cuda)]
-)
+@pytest.fixture(scope="module", params=["emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
 def cupy(request):
     """The array module of the GPU in use."""
     if request.param != mode() or missing():

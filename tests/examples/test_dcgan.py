@@ -95,7 +95,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(dcgan, monkeypatch, capsys, how)
         check_finite = dcgan.check_finite
 
         def press_ctrl_c(step, losses):
-            if step == 3:
+            if step == 4:
                 os.kill(os.getpid(), signal.SIGINT)
             check_finite(step, losses)
 
@@ -103,7 +103,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(dcgan, monkeypatch, capsys, how)
         assert run(dcgan, "--steps", 7, "--out", "resumed", *QUICK) == 130
         said = capsys.readouterr().err.splitlines()[-1]
         assert said == (
-            "dcgan.py: stopped after step 3 of 7; go on with: "
+            "dcgan.py: stopped after step 4 of 7; go on with: "
             "python examples/dcgan.py --resume --out resumed"
         )
         monkeypatch.setattr(dcgan, "check_finite", check_finite)
@@ -191,7 +191,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(dcgan, monkeypa
     loss = dcgan.discriminator_loss
     monkeypatch.setattr(dcgan, "discriminator_loss", lambda real, fake: loss(real, fake) * np.nan)
     assert run(dcgan, "--resume", "--steps", 5, "--out", "here") == 2
-    assert "loss_d became nan at step 3" in capsys.readouterr().err.splitlines()[-1]
+    assert "loss_d was nan at step 5" in capsys.readouterr().err.splitlines()[-1]
     assert Path("here/checkpoint.safetensors").read_bytes() == good
 
 

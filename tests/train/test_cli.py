@@ -35,8 +35,8 @@ def parse(text: str = ""):
 def test_the_first_preset_is_the_default():
     settings, run = parse()
     assert settings == {
-        "model": "dcgan", "preset": "small", "device": "cpu", "seed": 0, "score": True,
-        **PRESETS["small"],
+        "model": "dcgan", "preset": "small", "device": "cpu", "precision": "fp32",
+        "eager": False, "seed": 0, "score": True, **PRESETS["small"],
     }  # fmt: skip
     assert run.path == Path("runs/dcgan-fashion-mnist")
 

@@ -27,5 +27,5 @@ def test_the_bar_shows_the_values_and_the_speed(capsys):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_loss_that_is_no_number_is_named_with_its_step(value):
     check_finite(7, {"loss_d": 1e30})
-    with pytest.raises(NonFiniteLoss, match=f"loss_g became {value} at step 7"):
+    with pytest.raises(NonFiniteLoss, match=f"loss_g was {value} at step 7"):
         check_finite(7, {"loss_d": 1.0, "loss_g": value})

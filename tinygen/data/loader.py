@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .dataset import Dataset, to_float
+from .transfer import Sender
 
 
 class Batch(NamedTuple):
@@ -87,20 +88,31 @@ class DataLoader:
             None if labels is None else labels[indices],
         )
 
-    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+    def batches(
+        self, start: int = 0, stop: int | None = None, *, device: str = "cpu"
+    ) -> Iterator[Batch]:
         """Yield the batches of steps `start`, `start + 1`, ... up to `stop`, or without end.
 
+        On a GPU they are CuPy arrays, sent there while it computes on the one before.
         An error in the thread is raised here. Leaving the loop early ends the thread.
         """
         steps = count(start) if stop is None else iter(range(start, stop))
+        if device == "cpu":
+            yield from self._ahead(self.batch, steps)
+            return
+        sender = Sender(device, slots=self.prefetch + 3)
+        yield from sender.batches(self._ahead(lambda step: sender.stage(self.batch(step)), steps))
+
+    def _ahead(self, make: Callable[[int], Any], steps: Iterator[int]) -> Iterator[Any]:
+        """make(step) for all steps, `prefetch` of them ahead of the caller."""
         if self.prefetch == 0:
-            yield from map(self.batch, steps)
+            yield from map(make, steps)
             return
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tinygen-data")
-        pending: deque[Future[Batch]] = deque()
+        pending: deque[Future] = deque()
         try:
             for step in steps:
-                pending.append(thread.submit(self.batch, step))
+                pending.append(thread.submit(make, step))
                 if len(pending) > self.prefetch:
                     yield pending.popleft().result()
             while pending:
@@ -108,9 +120,9 @@ class DataLoader:
         finally:
             thread.shutdown(wait=True, cancel_futures=True)
 
-    def epoch(self, index: int) -> Iterator[Batch]:
+    def epoch(self, index: int, *, device: str = "cpu") -> Iterator[Batch]:
         """Yield the batches of one epoch, counted from 0."""
-        return self.batches(index * self._steps, (index + 1) * self._steps)
+        return self.batches(index * self._steps, (index + 1) * self._steps, device=device)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:

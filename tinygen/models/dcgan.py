@@ -176,14 +176,19 @@ def generator_loss(fake_logits):
 
 
 def sample_codes(
-    n: int, latent_dim: int, prior: str = "uniform", generator: random.Generator | None = None
+    n: int,
+    latent_dim: int,
+    prior: str = "uniform",
+    generator: random.Generator | None = None,
+    *,
+    device: str = "cpu",
 ) -> Tensor:
     """n codes (n, latent_dim) in float32: "uniform" on [-1, 1), as in the paper, or "normal"."""
     generator = generator or random.default_generator()
     if prior == "uniform":
-        return Tensor(generator.uniform((n, latent_dim), -1.0, 1.0))
+        return Tensor(generator.uniform((n, latent_dim), -1.0, 1.0, device=device))
     if prior == "normal":
-        return Tensor(generator.normal((n, latent_dim)))
+        return Tensor(generator.normal((n, latent_dim), device=device))
     raise ValueError(f"sample_codes: prior {prior!r} is neither 'uniform' nor 'normal'")
 
 

@@ -21,21 +21,23 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..data import DataError
-from ..device import DeviceError, check
+from ..device import PRECISIONS, DeviceError, check, explain, set_precision, use
 from .errors import OutputError, Stopped, UserError
 from .run import RunFolder
 
 __all__ = ["CtrlC", "Parser", "command", "positive"]
 
-FREE_ON_RESUME = ("steps", "device", "score")  # they don't change what a step computes
+# They don't change what a step computes, but for the rounding.
+FREE_ON_RESUME = ("steps", "device", "precision", "eager", "score")
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags `--device --preset --data --steps --batch-size --image-size --seed --no-score --out
-    --resume`.
+    """Flags `--device --precision --eager --preset --data --steps --batch-size --image-size --seed
+    --no-score --out --resume`.
 
     `presets` maps a name to a dictionary of settings (the first is the default); it must hold
-    every setting but `device`, `seed` and `score`. A flag that is given wins over the preset.
+    every setting but `device`, `precision`, `eager`, `seed` and `score`. A flag that is given wins
+    over the preset.
     """
 
     def __init__(self, model: str, presets: Mapping[str, Mapping[str, Any]], **options: Any):
@@ -51,6 +53,12 @@ class Parser(argparse.ArgumentParser):
         default = next(iter(presets))
         add = self.add_argument
         add("--device", type=_device, help='"cpu" (default), "cuda" or "cuda:<index>"')
+        add(
+            "--precision",
+            choices=PRECISIONS,
+            help="of convolutions and matrix products on a GPU (default: tf32)",
+        )
+        add("--eager", action="store_true", help="on a GPU, don't capture the step as a graph")
         add("--preset", choices=list(presets), help=f"a set of settings (default: {default})")
         add("--data", help="a data set's name, or a folder of images")
         add("--steps", type=positive(int), help="training steps in all")
@@ -79,12 +87,22 @@ class Parser(argparse.ArgumentParser):
         else:
             settings = self._new_settings(given)
             run = RunFolder.create(self.model, settings["data"], out)
+        self._prepare(settings)
         return {"model": self.model, **settings}, run
+
+    def _prepare(self, settings: dict[str, Any]) -> None:
+        """Make the device the current one, in the precision asked for."""
+        use(settings["device"])
+        if settings["device"] != "cpu":
+            set_precision(settings["precision"])
+        elif settings["precision"] != "fp32":
+            self.error(f"argument --precision: {settings['precision']} needs --device cuda")
 
     def _new_settings(self, given: dict[str, Any]) -> dict[str, Any]:
         preset = given.get("preset", next(iter(self.presets)))
-        defaults = {"preset": preset, "device": "cpu", "seed": 0, "score": True}
-        return {**defaults, **self.presets[preset], **given}
+        defaults = {"preset": preset, "device": "cpu", "eager": False, "seed": 0, "score": True}
+        settings = {**defaults, **self.presets[preset], **given}
+        return {"precision": _usual_precision(settings["device"]), **settings}
 
     def _settings_of(self, run: RunFolder, given: dict[str, Any]) -> dict[str, Any]:
         """What the run was started with; a flag that would make it another run is an error."""
@@ -99,11 +117,19 @@ class Parser(argparse.ArgumentParser):
                     "would change: leave the flag out to go on with that run, "
                     "or leave --resume out to start another"
                 )
-        return {**saved, **given}
+        settings = {**saved, **given}
+        settings.setdefault("eager", False)
+        if settings["device"] != saved["device"] or "precision" not in saved:
+            settings["precision"] = _usual_precision(settings["device"])
+        return {**settings, **given}
 
     def error(self, message: str) -> NoReturn:
         """One line, where argparse would print the whole usage before it."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def _usual_precision(device: str) -> str:
+    return "fp32" if device == "cpu" else "tf32"
 
 
 def positive(number: type) -> Callable[[str], Any]:
@@ -147,6 +173,12 @@ def command(main: Callable[[Sequence[str] | None], Any], argv: Sequence[str] | N
         main(argv)
     except (UserError, OutputError, DataError, DeviceError) as error:
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        print(f"{name}: error: {explained}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         saved = str(error) if isinstance(error, Stopped) else "stopped; nothing was lost"

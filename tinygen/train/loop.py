@@ -65,6 +65,6 @@ def check_finite(step: int, losses: Mapping[str, float]) -> None:
     for name, value in losses.items():
         if not math.isfinite(value):
             raise NonFiniteLoss(
-                f"{name} became {value} at step {step}: the last good checkpoint is kept; "
+                f"{name} was {value} at step {step}: the last good checkpoint is kept; "
                 "a lower learning rate may help"
             )

@@ -120,14 +120,21 @@ class ndarray(NDArrayOperatorsMixin):
 
     def __array__(self, *args, **kwargs):
         raise TypeError(
-            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct "
-            "a NumPy array explicitly."
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to "
+            "construct a NumPy array explicitly."
         )
 
-    __float__ = lambda self: float(self.item())
-    __int__ = lambda self: int(self.item())
-    __bool__ = lambda self: bool(self.get())
-    __index__ = lambda self: self.get().__index__()
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return self.get().__index__()
+
+    def __bool__(self) -> bool:
+        return bool(self.get())
 
     # ------------------------------------------------------------------------------- arithmetic
 
@@ -192,10 +199,35 @@ def _method(name: str):
     return method
 
 
-for _name in (
-    "all any argmax argmin argsort clip conj cumsum diagonal flatten max mean min prod ravel repeat "
-    "reshape round squeeze std sum swapaxes take trace transpose var view"
-).split():
+for _name in [
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "argsort",
+    "clip",
+    "conj",
+    "cumsum",
+    "diagonal",
+    "flatten",
+    "max",
+    "mean",
+    "min",
+    "prod",
+    "ravel",
+    "repeat",
+    "reshape",
+    "round",
+    "squeeze",
+    "std",
+    "sum",
+    "swapaxes",
+    "take",
+    "trace",
+    "transpose",
+    "var",
+    "view",
+]:
     setattr(ndarray, _name, _method(_name))
 
 

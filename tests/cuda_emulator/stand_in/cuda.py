@@ -58,8 +58,11 @@ class Device:
     def __eq__(self, other) -> bool:
         return isinstance(other, Device) and self.id == other.id
 
-    __hash__ = lambda self: hash(self.id)
-    __int__ = lambda self: self.id
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __int__(self) -> int:
+        return self.id
 
     def use(self) -> None:
         pass

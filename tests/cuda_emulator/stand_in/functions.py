@@ -15,20 +15,117 @@ from .stream import synchronize
 __all__ = ["NAMESPACE", "erf"]
 
 # What the package uses; each of them exists in CuPy under the same name (a test checks it).
-SAME_AS_NUMPY = """
-abs add all any arctan2 argmax argmin argsort atleast_1d bitwise_and bitwise_or bitwise_xor
-broadcast_to ceil clip concatenate copysign cos cumsum diff divide dot einsum equal exp expand_dims
-expm1 flip floor floor_divide greater greater_equal hypot invert isfinite isinf isnan less
-less_equal log log1p log2 logaddexp logical_and logical_not logical_or matmul max maximum mean
-median min minimum moveaxis multiply negative nextafter not_equal pad permute_dims power prod
-ravel reciprocal remainder repeat reshape roll round searchsorted sign sin sort sqrt square squeeze
-stack std subtract sum swapaxes take take_along_axis tanh tensordot tile trace transpose tril triu
-true_divide var where
-""".split()
-SYNCHRONISING = "argwhere array_equal flatnonzero nonzero unique".split()
-DTYPES = """
-bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 dtype
-""".split()
+SAME_AS_NUMPY = [
+    "abs",
+    "add",
+    "all",
+    "any",
+    "arctan2",
+    "argmax",
+    "argmin",
+    "argsort",
+    "atleast_1d",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "broadcast_to",
+    "ceil",
+    "clip",
+    "concatenate",
+    "copysign",
+    "cos",
+    "cumsum",
+    "diff",
+    "divide",
+    "dot",
+    "einsum",
+    "equal",
+    "exp",
+    "expand_dims",
+    "expm1",
+    "flip",
+    "floor",
+    "floor_divide",
+    "greater",
+    "greater_equal",
+    "hypot",
+    "invert",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "less",
+    "less_equal",
+    "log",
+    "log1p",
+    "log2",
+    "logaddexp",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "median",
+    "min",
+    "minimum",
+    "moveaxis",
+    "multiply",
+    "negative",
+    "nextafter",
+    "not_equal",
+    "pad",
+    "permute_dims",
+    "power",
+    "prod",
+    "ravel",
+    "reciprocal",
+    "remainder",
+    "repeat",
+    "reshape",
+    "roll",
+    "round",
+    "searchsorted",
+    "sign",
+    "sin",
+    "sort",
+    "sqrt",
+    "square",
+    "squeeze",
+    "stack",
+    "std",
+    "subtract",
+    "sum",
+    "swapaxes",
+    "take",
+    "take_along_axis",
+    "tanh",
+    "tensordot",
+    "tile",
+    "trace",
+    "transpose",
+    "tril",
+    "triu",
+    "true_divide",
+    "var",
+    "where",
+]
+SYNCHRONISING = ["argwhere", "array_equal", "flatnonzero", "nonzero", "unique"]
+DTYPES = [
+    "bool_",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+    "dtype",
+]
 
 
 def _synchronising(name: str):
