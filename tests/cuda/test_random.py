@@ -102,6 +102,10 @@ def test_bernoulli_compares_exactly(random):
         np.testing.assert_array_equal(found, u < p)
         one = to_cpu(random.bernoulli(SEED, OFFSET, (64,), p[3], np.float32))
         np.testing.assert_array_equal(one, u < p[3])
+    # A Python number is rounded to float32 first, as NumPy does.
+    largest = int(u.argmax())
+    found = to_cpu(random.bernoulli(SEED, OFFSET, (64,), float(u[largest]) + 2**-40, np.float32))
+    np.testing.assert_array_equal(found, np.arange(64) != largest)
 
 
 def test_bernoulli_of_another_dtype(random):
