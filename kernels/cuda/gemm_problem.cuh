@@ -1,0 +1,297 @@
+// What a matrix product is given to do, and how blocks of its operands come into shared memory.
+//
+//     D[m, n] = act(sum_k A[m, k] B[k, n] + bias[n])
+//
+// No operand of a convolution exists as a matrix; its elements are looked up in the image:
+//
+//                     A                         B                        m        n       k
+//   output            x, gathered               W[o, (tap, c)]           pixel    o       (tap, c)
+//   input gradient    g, gathered               W[(tap, o), c]           pixel    c       (tap, o)
+//   weight gradient   g[pixel, o], transposed   x, gathered              o        (tap,c) pixel
+//
+// "Gathered" means: row = pixel (image, i, j), column = (tap, channel), and the value is that of
+// the image at (i*stride + origin + tap), or 0 outside it. Taps are a list, not a rectangle, so a
+// masked convolution lists the taps that live. A plain product is a convolution of 1x1 images with
+// one tap: NT is an output, NN an input gradient, TN a weight gradient.
+//
+// The input gradient of a convolution with stride s falls apart into s*s phases, one for each
+// remainder of the pixel's position by s. Each phase is a product of its own, with stride 1 and
+// with the taps that hit it; all of them run in one launch.
+//
+// In shared memory an operand lies as in memory, because cp.async copies but can't transpose:
+//   K-major    [row][k], padded by 4 words. 8 rows x 16 bytes (an ldmatrix, or a phase of 128-bit
+//              loads) start at multiples of 20 words: 0, 20, 8, 28, 16, 4, 24, 12 (mod 32), so they
+//              meet all 32 banks once.
+//   MN-major   [k][row], padded by 8 words. 4 values of k x 2 of 4 words start at 0, 8, 16, 24 and
+//              4, 12, 20, 28 (mod 32): again every bank once.
+#pragma once
+#include "common.cuh"
+#include "ptx.cuh"
+
+constexpr int MAX_TAPS = 256;
+constexpr int MAX_PHASES = 16;
+
+// n / divisor by a multiplication (Granlund and Montgomery 1994); n < 2^31. A division by a number
+// that the compiler doesn't know takes some 20 instructions, too many for the loading loop.
+struct Divisor {
+    unsigned int divisor, multiplier, shift;
+};
+
+struct Tap {
+    short dh, dw;  // added to the pixel's position
+    int weight;    // where this tap's weights begin, in elements (input gradient)
+};
+
+struct Phase {
+    int pixels;             // N * (pixels of the phase in an image)
+    int first_tap, taps;    // part of the list
+    int out_first;          // where the phase begins in an output image, in elements
+    Divisor image, line;    // pixels of the phase in an image, in a line
+};
+
+struct Problem {
+    long long a_outer, a_inner, b_outer, b_inner;  // steps between the products of a batch
+    long long out_size;                            // elements of the output of one product
+    int batch, batch_inner;                        // the batch is (outer, inner)
+    // The gathered image (N, height, width, channels), steps in elements, channels contiguous.
+    int height, width, image_step, line_step, pixel_step;
+    int stride_h, stride_w, origin_h, origin_w;
+    Divisor channels;
+    int other_step;             // from one row of W, or of g, to the next
+    int a_aligned, b_aligned;   // may A, B be read by 16 bytes: addresses, steps, channels
+    int m, n;                   // rows (weight gradient; else the phase's pixels), columns
+    int out_image, out_line, out_pixel;  // steps in the output; the weight gradient's rows: image
+    int phases, most_pixels;    // of any phase
+    Tap taps[MAX_TAPS];
+    Phase phase[MAX_PHASES];
+};
+
+__device__ __forceinline__ int divide(int n, const Divisor& d) {
+    const unsigned long long product = (unsigned long long)(unsigned)n * d.multiplier;
+    return ((unsigned)(product >> 32) + (unsigned)n) >> d.shift;
+}
+
+// Where a pixel's window begins in the image.
+struct Corner {
+    int offset, h, w;
+};
+
+constexpr int OUTSIDE = -(1 << 29);  // the line of a pixel that doesn't exist: no tap is inside
+
+__device__ __forceinline__ Corner corner_of(const Problem& p, const Phase& phase, int pixel) {
+    if (pixel >= phase.pixels) return {0, OUTSIDE, OUTSIDE};
+    const int image = divide(pixel, phase.image);
+    const int within = pixel - image * (int)phase.image.divisor;
+    const int i = divide(within, phase.line);
+    const int j = within - i * (int)phase.line.divisor;
+    const int h = i * p.stride_h + p.origin_h;
+    const int w = j * p.stride_w + p.origin_w;
+    return {image * p.image_step + h * p.line_step + w * p.pixel_step, h, w};
+}
+
+// 4 words, or 1, to shared memory while the block goes on; zeros where nothing is.
+template <int WORDS>
+__device__ __forceinline__ void copy_async(float* shared, const float* global, bool inside) {
+    if constexpr (WORDS == 4)
+        cp_async_16(shared, global, inside);
+    else
+        cp_async_4(shared, global, inside);
+}
+
+// A loader copies a block of ROWS x DEPTH values of its operand. Every thread copies chunks of 4
+// words that are neighbours in memory. Where they can't be read by 16 bytes (3 channels, an odd
+// address) the words of a chunk are looked up and copied one by one: slower, never wrong.
+// The chunks of a thread share their column (K-major) or their row (MN-major), so that one look-up
+// a step serves them all, and 8 threads or 4 read whole 128- or 64-byte lines.
+template <int ROWS_, int DEPTH_, int THREADS>
+struct KMajor {
+    static constexpr int ROWS = ROWS_, DEPTH = DEPTH_;
+    static constexpr int PITCH = DEPTH + 4;
+    static constexpr int WORDS = ROWS * PITCH;
+    static constexpr bool K_MAJOR = true;
+    static constexpr int ACROSS = DEPTH / 4;          // threads along k
+    static constexpr int DOWN = THREADS / ACROSS;     // rows copied at the same time
+    static constexpr int CHUNKS = ROWS / DOWN;        // of a thread
+    static_assert(DEPTH % 16 == 0 && THREADS % ACROSS == 0 && ROWS % DOWN == 0, "tile");
+};
+
+template <int ROWS_, int DEPTH_, int THREADS>
+struct MNMajor {
+    static constexpr int ROWS = ROWS_, DEPTH = DEPTH_;
+    static constexpr int PITCH = ROWS + 8;
+    static constexpr int WORDS = DEPTH * PITCH;
+    static constexpr bool K_MAJOR = false;
+    static constexpr int ACROSS = ROWS / 4 < THREADS / DEPTH ? ROWS / 4 : THREADS / DEPTH;
+    static constexpr int DOWN = THREADS / ACROSS;     // values of k copied at the same time
+    static constexpr int CHUNKS = ROWS / 4 / ACROSS;  // of a thread
+    static_assert(DEPTH % DOWN == 0 && ROWS % (4 * ACROSS) == 0, "tile");
+};
+
+// Pixels x (tap, channel), contiguous in k: A of the output and of the input gradient.
+template <class Layout>
+struct GatheredRows : Layout {
+    Corner corners[Layout::CHUNKS];
+    const int row, column;
+
+    __device__ GatheredRows(const Problem& p, const Phase& phase, int first)
+        : row(threadIdx.x / Layout::ACROSS), column(threadIdx.x % Layout::ACROSS * 4) {
+#pragma unroll
+        for (int i = 0; i < Layout::CHUNKS; ++i)
+            corners[i] = corner_of(p, phase, first + row + i * Layout::DOWN);
+    }
+
+    template <int WIDTH>
+    __device__ void copy(float* block, const float* data, const Problem& p, const Phase& phase,
+                         int k0, int end, int word) const {
+        const int k = k0 + word;
+        const int tap_index = divide(k, p.channels);
+        const bool exists = k < end;
+        const Tap tap = p.taps[exists ? phase.first_tap + tap_index : 0];
+        const int shift = tap.dh * p.line_step + tap.dw * p.pixel_step + k -
+                          tap_index * (int)p.channels.divisor;
+#pragma unroll
+        for (int i = 0; i < Layout::CHUNKS; ++i) {
+            const bool inside = exists && (unsigned)(corners[i].h + tap.dh) < (unsigned)p.height &&
+                                (unsigned)(corners[i].w + tap.dw) < (unsigned)p.width;
+            copy_async<WIDTH>(block + (row + i * Layout::DOWN) * Layout::PITCH + word,
+                              inside ? data + corners[i].offset + shift : data, inside);
+        }
+    }
+
+    __device__ void load(float* block, const float* data, const Problem& p, const Phase& phase,
+                         int k0, int end) const {
+        if (p.a_aligned) return copy<4>(block, data, p, phase, k0, end, column);
+        for (int word = column; word < column + 4; ++word)
+            copy<1>(block, data, p, phase, k0, end, word);
+    }
+};
+
+// Rows of W, contiguous in k: B of the output.
+template <class Layout>
+struct WeightRows : Layout {
+    const int first, row, column;
+
+    __device__ WeightRows(const Problem&, const Phase&, int first)
+        : first(first), row(threadIdx.x / Layout::ACROSS),
+          column(threadIdx.x % Layout::ACROSS * 4) {}
+
+    template <int WIDTH>
+    __device__ void copy(float* block, const float* data, const Problem& p, int k0, int end,
+                         int word) const {
+        const int k = k0 + word;
+#pragma unroll
+        for (int i = 0; i < Layout::CHUNKS; ++i) {
+            const int o = first + row + i * Layout::DOWN;
+            const bool inside = k < end && o < p.n;
+            copy_async<WIDTH>(block + (row + i * Layout::DOWN) * Layout::PITCH + word,
+                              inside ? data + (long long)o * p.other_step + k : data, inside);
+        }
+    }
+
+    __device__ void load(float* block, const float* data, const Problem& p, const Phase&, int k0,
+                         int end) const {
+        if (p.b_aligned) return copy<4>(block, data, p, k0, end, column);
+        for (int word = column; word < column + 4; ++word)
+            copy<1>(block, data, p, k0, end, word);
+    }
+};
+
+// (tap, row of W) x columns of W, contiguous in n: B of the input gradient.
+// Without taps, the rows of g as they lie: A of the weight gradient.
+template <class Layout, bool TAPS>
+struct Columns : Layout {
+    const int first, row, column;
+
+    __device__ Columns(const Problem&, const Phase&, int first)
+        : first(first), row(threadIdx.x / Layout::ACROSS),
+          column(threadIdx.x % Layout::ACROSS * 4) {}
+
+    template <int WIDTH>
+    __device__ void copy(float* line, const float* source, bool exists, int count,
+                         int word) const {
+#pragma unroll
+        for (int i = 0; i < Layout::CHUNKS; ++i) {
+            const int at = word + i * Layout::ACROSS * 4;
+            const bool inside = exists && first + at < count;
+            copy_async<WIDTH>(line + at, inside ? source + first + at : source, inside);
+        }
+    }
+
+    __device__ void load(float* block, const float* data, const Problem& p, const Phase& phase,
+                         int k0, int end) const {
+        const int count = TAPS ? p.n : p.m;
+#pragma unroll
+        for (int k = row; k < Layout::DEPTH; k += Layout::DOWN) {
+            const bool exists = k0 + k < end;
+            const float* source = data;
+            if (exists && TAPS) {
+                const int tap = divide(k0 + k, p.channels);
+                const int o = k0 + k - tap * (int)p.channels.divisor;
+                source += (long long)o * p.other_step + p.taps[phase.first_tap + tap].weight;
+            } else if (exists) {
+                source += (long long)(k0 + k) * p.other_step;
+            }
+            float* line = block + k * Layout::PITCH;
+            if (TAPS ? p.b_aligned : p.a_aligned) {
+                copy<4>(line, source, exists, count, column);
+            } else {
+                for (int word = column; word < column + 4; ++word)
+                    copy<1>(line, source, exists, count, word);
+            }
+        }
+    }
+};
+
+// Pixels x (tap, channel), contiguous in (tap, channel): B of the weight gradient.
+template <class Layout>
+struct GatheredColumns : Layout {
+    struct Place {
+        int shift, dh, dw;
+    };
+
+    Place places[Layout::CHUNKS];  // of aligned chunks
+    const int first, row, column;
+
+    static __device__ Place place(const Problem& p, int n) {
+        if (n >= p.n) return {0, OUTSIDE, OUTSIDE};
+        const int index = divide(n, p.channels);
+        const Tap tap = p.taps[index];
+        const int channel = n - index * (int)p.channels.divisor;
+        return {tap.dh * p.line_step + tap.dw * p.pixel_step + channel, tap.dh, tap.dw};
+    }
+
+    template <int WIDTH>
+    static __device__ void copy(float* target, const float* data, const Problem& p,
+                                const Corner& corner, const Place& at) {
+        const bool inside = (unsigned)(corner.h + at.dh) < (unsigned)p.height &&
+                            (unsigned)(corner.w + at.dw) < (unsigned)p.width;
+        copy_async<WIDTH>(target, inside ? data + corner.offset + at.shift : data, inside);
+    }
+
+    __device__ GatheredColumns(const Problem& p, const Phase&, int first)
+        : first(first), row(threadIdx.x / Layout::ACROSS),
+          column(threadIdx.x % Layout::ACROSS * 4) {
+#pragma unroll
+        for (int i = 0; i < Layout::CHUNKS; ++i)
+            places[i] = place(p, first + column + i * Layout::ACROSS * 4);
+    }
+
+    __device__ void load(float* block, const float* data, const Problem& p, const Phase& phase,
+                         int k0, int end) const {
+#pragma unroll
+        for (int k = row; k < Layout::DEPTH; k += Layout::DOWN) {
+            const Corner corner = corner_of(p, phase, k0 + k < end ? k0 + k : phase.pixels);
+            float* target = block + k * Layout::PITCH + column;
+#pragma unroll
+            for (int i = 0; i < Layout::CHUNKS; ++i) {
+                const int at = i * Layout::ACROSS * 4;
+                if (p.b_aligned) {
+                    copy<4>(target + at, data, p, corner, places[i]);
+                } else {
+                    for (int word = at; word < at + 4; ++word)
+                        copy<1>(target + word, data, p, corner, place(p, first + column + word));
+                }
+            }
+        }
+    }
+};

@@ -1,0 +1,44 @@
+// The matrix product by tensor cores: version 3 of the convolution (conv_plain.cu).
+//
+//     D[m, n] = act(sum_k A[m, k] B[k, n] + bias[n]);  gemm_problem.cuh says what A and B are
+//
+// A and B are float32 in memory and in shared memory; registers hold them rounded to TF32 (10 bits
+// of mantissa, ARITHMETIC=Tf32) or to bfloat16 (7 bits, ARITHMETIC=Bf16), products are exact and sums
+// float32. Steps from gemm_tiled.cu to here:
+//   - mma.sync multiplies 16x8x8 (TF32) or 16x8x16 (bfloat16) with one instruction of a warp
+//   - ldmatrix, or 128-bit loads, hand a fragment to a warp without bank conflicts
+//   - 4 stages of cp.async: 3 x 16 values of k on their way, some 1000 clocks of memory latency
+// FLOPs: 2 M N K. Any sizes below 2^31 elements an operand; edges are filled with zeros.
+// Tiles: 128x128 (8 warps of 64x32), 128x64 (8 of 32x32), 64x64 and 128x32 (4 of 32x32).
+// Two blocks of 128x128 share a multiprocessor: 128 registers a thread, 82 KiB each.
+#include "gemm.cuh"
+
+#if TENSOR_CORES  // from sm_80 on
+#include "gemm_mma.cuh"
+
+constexpr int N_WARPS = TILE_N / 32;
+constexpr int M_WARPS = TILE_M / (TILE_N == 128 ? 64 : 32);
+constexpr int BLOCK = M_WARPS * N_WARPS * WARP;
+
+template <class A, class B>
+using Math = Mma<A, B, M_WARPS, N_WARPS, ARITHMETIC>;
+using Tile = Gemm<TILE_M, TILE_N, 16, 4, BLOCK, Math>;
+
+extern "C" __global__ void __launch_bounds__(BLOCK, 512 / BLOCK)
+output(float* y, const float* x, const float* weight, const float* bias,
+       const __grid_constant__ Problem problem, int splits, int activation, float slope) {
+    Tile::run<Output>(y, x, weight, bias, problem, splits, activation, slope);
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK, 512 / BLOCK)
+input_grad(float* gx, const float* grad, const float* weight, const float* bias,
+           const __grid_constant__ Problem problem, int splits, int activation, float slope) {
+    Tile::run<InputGrad>(gx, grad, weight, bias, problem, splits, activation, slope);
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK, 512 / BLOCK)
+weight_grad(float* gw, const float* grad, const float* x, const float* bias,
+            const __grid_constant__ Problem problem, int splits, int activation, float slope) {
+    Tile::run<WeightGrad>(gw, grad, x, bias, problem, splits, activation, slope);
+}
+#endif
