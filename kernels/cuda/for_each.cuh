@@ -3,10 +3,6 @@
 
 #include "vector.cuh"
 
-// Elements that the widest load takes.
-template <typename T>
-constexpr int WIDTH = VECTOR_BYTES / sizeof(T);
-
 // A number that is part of a type, so that a lambda knows it: [](auto width) { width.value ... }.
 template <int N>
 struct Constant {
