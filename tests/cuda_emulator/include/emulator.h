@@ -30,8 +30,8 @@ extern "C" {
 // These are constant while a thread lives, so the compiler may keep their values.
 __attribute__((const)) uint3 emulator_thread_index();
 __attribute__((const)) uint3 emulator_block_index();
-__attribute__((const)) dim3_value emulator_block_dim();
-__attribute__((const)) dim3_value emulator_grid_dim();
+__attribute__((const)) dim3 emulator_block_dim();
+__attribute__((const)) dim3 emulator_grid_dim();
 __attribute__((const)) void* emulator_dynamic_shared();
 [[noreturn]] void emulator_trap(const char* text, const char* file, unsigned line);
 int printf(const char* format, ...);

@@ -51,6 +51,6 @@ EMULATOR_VECTOR4(double, double, 16)
 struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+    constexpr dim3(uint3 v) : x(v.x), y(v.y), z(v.z) {}
+    constexpr operator uint3() const { return {x, y, z}; }
 };
-
-using dim3_value = uint3;  // what blockDim and gridDim are here: a plain structure in registers

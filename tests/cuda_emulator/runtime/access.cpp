@@ -4,33 +4,32 @@
 
 #include "allocations.h"
 #include "fiber.h"
+#include "shared.h"
 
 namespace emulator {
 
 namespace {
 
-const char* verb(Access access) {
-    constexpr const char* names[] = {"read", "write", "atomic update"};
-    return names[static_cast<int>(access)];
+bool on_stack(const Thread& thread, uintptr_t address) {
+    return thread.stack_low && address - thread.stack_low < stack_bytes;
 }
 
-[[noreturn]] void bad_address(uintptr_t address, size_t bytes, Access access, const Site& site) {
-    for (const Thread& thread : threads)
-        if (thread.stack_low && address - thread.stack_low < stack_bytes)
-            fault(site, "%s of another thread's local memory", verb(access));
-    fault(site, "global memory out of bounds: %s of %zu bytes, %s", verb(access), bytes,
-          explain(address, bytes).c_str());
+bool in_image(uintptr_t address) {
+    return launch.image_begin <= address && address < launch.image_end;
 }
 
 }  // namespace
 
 void check_access(uintptr_t address, size_t bytes, Access access, const Site& site) {
-    if (!current || address - current->stack_low < stack_bytes) return;
-    if (Region* region = find_shared(address, bytes, site))
-        return region->check(address, bytes, access, site);
-    if (find_allocation(address, bytes)) return;
-    if (launch.image_begin <= address && address + bytes <= launch.image_end) return;
-    bad_address(address, bytes, access, site);
+    if (!current || on_stack(*current, address)) return;
+    if (is_shared(address)) return check_shared(address, bytes, access, site);
+    if (in_image(address)) return;  // constants and __device__ variables
+    if (check_global(address, bytes, access, site)) return;
+    for (const Thread& thread : threads)
+        if (on_stack(thread, address))
+            fault(site, "%s of another thread's local memory", verb(access));
+    fault(site, "global memory out of bounds: %s of %zu bytes, %s", verb(access), bytes,
+          explain(address, bytes).c_str());
 }
 
 }  // namespace emulator

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -11,9 +12,16 @@ namespace emulator {
 
 namespace {
 
-// Every allocation gets pages that no earlier one had, with a gap behind them: an address that was
-// valid once stays recognisable, and a kernel that runs far past an end lands in nobody's memory.
+struct Allocation {
+    uintptr_t begin;
+    size_t size;
+    Cell* cells;  // one a byte, made at the first access by a kernel
+};
+
+// Every allocation gets pages that no earlier one had, with a gap behind: an address that was
+// valid once stays recognisable, and a kernel that runs far past an end is in nobody's memory.
 constexpr size_t gap = 1 << 20;
+constexpr size_t largest_with_cells = 4 << 20;  // races in larger ones go unseen
 constexpr size_t remembered = 1024;  // freed allocations that an error can still name
 
 std::map<uintptr_t, Allocation> live;
@@ -21,55 +29,77 @@ std::deque<Allocation> freed;
 uintptr_t next_address = uintptr_t(1) << 44;
 size_t live_bytes = 0;
 
-const Allocation* recent[4];  // the last ones found, latest first: most accesses hit one of them
+Allocation* recent[4];  // the last ones found, latest first: most accesses hit one of them
 
 size_t mapped_bytes(size_t bytes) {
     const size_t page = sysconf(_SC_PAGESIZE);
     return (bytes + page) / page * page;  // at least one page, for empty allocations too
 }
 
-const Allocation* search(uintptr_t address) {
-    auto after = live.upper_bound(address);
-    if (after == live.begin()) return nullptr;
-    const Allocation& candidate = std::prev(after)->second;
-    return address - candidate.begin < candidate.size ? &candidate : nullptr;
-}
-
 bool holds(const Allocation* a, uintptr_t address, size_t bytes) {
-    return address - a->begin < a->size && a->size - (address - a->begin) >= bytes;
+    return a && address - a->begin < a->size && a->size - (address - a->begin) >= bytes;
 }
 
-}  // namespace
+// The live allocation that begins last before this address, or null.
+Allocation* below(uintptr_t address) {
+    auto after = live.upper_bound(address);
+    return after == live.begin() ? nullptr : &std::prev(after)->second;
+}
 
-const Allocation* find_allocation(uintptr_t address, size_t bytes) {
-    for (const Allocation* a : recent)
-        if (a && holds(a, address, bytes)) return a;
-    const Allocation* found = search(address);
-    if (!found || !holds(found, address, bytes)) return nullptr;
+Allocation* find(uintptr_t address, size_t bytes) {
+    for (Allocation* a : recent)
+        if (holds(a, address, bytes)) return a;
+    Allocation* found = below(address);
+    if (!holds(found, address, bytes)) return nullptr;
     memmove(recent + 1, recent, sizeof recent - sizeof *recent);
     return recent[0] = found;
 }
 
+std::string describe(uintptr_t address) {
+    const Allocation* a = find(address, 1);
+    return "byte " + std::to_string(address - a->begin) + " of an allocation of " +
+           std::to_string(a->size) + " bytes";
+}
+
+void drop_cells(Allocation& allocation) {
+    free(allocation.cells);
+    allocation.cells = nullptr;
+}
+
+}  // namespace
+
+bool check_global(uintptr_t address, size_t bytes, Access access, const Site& site) {
+    Allocation* a = find(address, bytes);
+    if (!a) return false;
+    if (a->size > largest_with_cells) return true;
+    if (!a->cells) a->cells = static_cast<Cell*>(calloc(a->size, sizeof(Cell)));
+    check_global_order(a->cells + (address - a->begin), {address, bytes, access, site, describe});
+    return true;
+}
+
 std::string explain(uintptr_t address, size_t bytes) {
-    auto text = [](size_t n, const char* what, const Allocation& a) {
+    const auto text = [](size_t n, const char* what, const Allocation& a) {
         return std::to_string(n) + what + std::to_string(a.size) + " bytes";
     };
-    if (address < 65536) return "a null pointer" + (address ? " + " + std::to_string(address) : "");
+    if (address < 65536) return "null pointer + " + std::to_string(address);
     for (auto a = freed.rbegin(); a != freed.rend(); ++a)
-        if (address - a->begin < a->size || address == a->begin)
-            return text(address - a->begin, " bytes into an allocation, freed since, of ", *a);
-    auto after = live.upper_bound(address);
-    if (after != live.begin()) {
-        const Allocation& a = std::prev(after)->second;
-        const size_t offset = address - a.begin;
-        if (offset < a.size)
-            return text(offset + bytes - a.size, " bytes across the end of an allocation of ", a);
-        if (offset - a.size < gap)
-            return text(offset - a.size, " bytes past the end of an allocation of ", a);
+        if (address - a->begin < a->size)
+            return text(address - a->begin, " bytes into a freed allocation of ", *a);
+    if (const Allocation* a = below(address)) {
+        const size_t offset = address - a->begin;
+        if (offset < a->size)
+            return text(offset + bytes - a->size, " of them past the end of an allocation of ", *a);
+        if (offset - a->size < gap)
+            return text(offset - a->size, " bytes past the end of an allocation of ", *a);
     }
-    if (after != live.end() && after->first - address < gap)
-        return text(after->first - address, " bytes before an allocation of ", after->second);
-    return "an address that no allocation is near";
+    const auto next = live.upper_bound(address);
+    if (next != live.end() && next->first - address < gap)
+        return text(next->first - address, " bytes before an allocation of ", next->second);
+    return "no allocation is near";
+}
+
+void clear_global_cells() {
+    for (auto& [begin, allocation] : live) drop_cells(allocation);
 }
 
 }  // namespace emulator
@@ -85,7 +115,7 @@ EMULATOR_API void* emulator_allocate(size_t bytes) {
     next_address += (mapped + 2 * gap) / gap * gap;
     memset(memory, 0xff, bytes);
     const uintptr_t begin = reinterpret_cast<uintptr_t>(memory);
-    live[begin] = {begin, bytes};
+    live[begin] = {begin, bytes, nullptr};
     live_bytes += bytes;
     return memory;
 }
@@ -95,6 +125,7 @@ EMULATOR_API void emulator_free(void* memory) {
     auto found = live.find(reinterpret_cast<uintptr_t>(memory));
     if (found == live.end()) return;
     memset(recent, 0, sizeof recent);
+    drop_cells(found->second);
     live_bytes -= found->second.size;
     freed.push_back(found->second);
     if (freed.size() > remembered) freed.pop_front();

@@ -1,21 +1,16 @@
 // Global memory: the allocations that kernels may touch.
 #pragma once
 
-#include <string>
-
-#include "state.h"
+#include "shadow.h"
 
 namespace emulator {
 
-struct Allocation {
-    uintptr_t begin;
-    size_t size;
-};
+// Whether all of these bytes lie in one live allocation. Faults if the access is a race.
+bool check_global(uintptr_t address, size_t bytes, Access access, const Site& site);
 
-// The live allocation that holds all of these bytes, or null.
-const Allocation* find_allocation(uintptr_t address, size_t bytes);
-
-// Where an address lies that is in no allocation, in words.
+// Where bytes lie that are in no allocation, in words.
 std::string explain(uintptr_t address, size_t bytes);
+
+void clear_global_cells();
 
 }  // namespace emulator

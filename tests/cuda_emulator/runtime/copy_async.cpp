@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "access.h"
+#include "shared.h"
 
 using namespace emulator;
 
@@ -27,10 +28,10 @@ EMULATOR_API void emulator_copy_async(uintptr_t shared, uintptr_t global, unsign
         fault(site, "misaligned access: cp.async of %u bytes, the addresses are %u (shared) and %u "
               "(global) bytes off", bytes, static_cast<unsigned>(shared % bytes),
               static_cast<unsigned>(global % bytes));
-    if (!find_shared(shared, bytes, site))
+    if (!is_shared(shared))
         fault(site, "cp.async to an address outside shared memory");
     if (valid) {
-        if (find_shared(global, bytes, site)) fault(site, "cp.async from shared memory");
+        if (is_shared(global)) fault(site, "cp.async from shared memory");
         check_access(global, bytes, Access::read, site);
     }
     check_access(shared, bytes, Access::write, site);

@@ -6,8 +6,9 @@
 #include <cstring>
 #include <numeric>
 
+#include "allocations.h"
 #include "fiber.h"
-#include "shadow.h"
+#include "shared.h"
 #include "warp.h"
 
 namespace emulator {
@@ -45,6 +46,7 @@ void begin_block(unsigned number) {
         thread.in_flight.copies.clear();
         thread.in_flight.groups.clear();
     }
+    begin_block_order();
     begin_block_shared();
     begin_block_meetings();
 }
@@ -91,12 +93,18 @@ void make_threads() {
 
 void run_grid() {
     make_threads();
+    if (clock_is_old()) {
+        clear_shared_cells();
+        clear_global_cells();
+        reset_clock();
+    }
+    begin_launch_order();
     begin_launch_shared();
     const Index& grid = launch.grid;
     block_order = permutation(size_t(grid.x) * grid.y * grid.z, launch.order);
     warp_order = permutation((threads.size() + warp_size - 1) / warp_size, launch.order);
     run_block(block_order.front());
-    check_shared_limit();
+    end_first_block_shared();
     for (size_t i = 1; i < block_order.size(); ++i) run_block(block_order[i]);
 }
 

@@ -1,73 +1,63 @@
 #include "shadow.h"
 
-#include <algorithm>
 #include <cstring>
 
 namespace emulator {
 
-Region static_shared{"static", 0, 0, {}};
-Region dynamic_shared{"dynamic", 0, 0, {}};
-
 namespace {
 
-// The dynamic shared memory of a launch begins in the middle, with room on both sides for the
-// addresses of overruns.
-constexpr size_t margin = 64 * 1024;
-alignas(1024) char dynamic_memory[margin + dynamic_capacity + margin];
-
-uint32_t clock_now = 1;
-uint32_t block_begin = 1;   // when this block began
+uint32_t now = 1;
+uint32_t launch_begin = 1;
+uint32_t block_begin = 1;
 uint32_t last_barrier = 1;  // when all threads of the block met last
 uint32_t met[max_block / warp_size][warp_size][warp_size];  // when two lanes of a warp met last
+bool block_used_atomics = false;  // in global memory: it may have waited for other blocks
 
-std::vector<const Symbol*> owner;  // of each byte of the static region; null for padding
-
-// Whether the current thread comes after an access at that time by that thread.
-bool after(uint32_t time, unsigned thread) {
-    if (time < last_barrier) return true;
+// Whether the current thread comes after what that thread of its block did at that time.
+bool is_after(uint32_t time, unsigned thread) {
+    if (time < last_barrier || thread == current->id) return true;
     return thread / warp_size == current->warp &&
            met[current->warp][thread % warp_size][current->lane] > time;
 }
 
-const char* name(Access access) {
-    constexpr const char* names[] = {"reads", "writes", "atomically updates"};
-    return names[static_cast<int>(access)];
+[[noreturn]] void race(const Span& span, size_t i, const char* earlier, const std::string& who) {
+    fault(span.site, "race: %s of %s, which %s %s, with nothing that orders the two",
+          verb(span.access), span.describe(span.address + i).c_str(), who.c_str(), earlier);
 }
 
-[[noreturn]] void race(const Region& region, size_t offset, Access access, const char* earlier,
-                       int thread, const Site& site) {
-    const Symbol* symbol = &region == &static_shared ? owner[offset] : nullptr;
-    const char* where = symbol ? symbol->name : "dynamic shared memory";
-    if (symbol) offset -= symbol->address - region.begin;
-    if (thread < 0)
-        fault(site, "race in shared memory: this thread %s byte %zu of %s, which several %s, "
-              "without a barrier between", name(access), offset, where, earlier);
-    const Index& other = threads[thread].index;
-    fault(site, "race in shared memory: this thread %s byte %zu of %s, which thread (%u, %u, %u) "
-          "%s, without a barrier between", name(access), offset, where, other.x, other.y, other.z,
-          earlier);
+std::string thread_name(unsigned thread) {
+    const Index& index = threads[thread].index;
+    return "thread (" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " +
+           std::to_string(index.z) + ")";
 }
 
-void check_after_write(const Region& region, size_t offset, const Cell& cell, Access access,
-                       const Site& site) {
+void check_after_write(const Cell& cell, const Span& span, size_t i) {
     if (cell.write_time < last_barrier) return;
     const bool atomic = cell.writer & atomic_writer;
-    if (atomic && access == Access::atomic) return;
-    if (cell.writer == atomic_writers) race(region, offset, access, "updated", -1, site);
+    if (atomic && span.access == Access::atomic) return;
+    const char* earlier = atomic ? "updated" : "wrote";
+    if (cell.writer == atomic_writers) race(span, i, earlier, "several warps");
     const unsigned writer = cell.writer & ~atomic_writer;
-    if (writer != current->id && !after(cell.write_time, writer))
-        race(region, offset, access, atomic ? "updated" : "wrote", writer, site);
+    if (!is_after(cell.write_time, writer)) race(span, i, earlier, thread_name(writer));
 }
 
-void check_after_reads(const Region& region, size_t offset, const Cell& cell, Access access,
-                       const Site& site) {
+void check_after_reads(const Cell& cell, const Span& span, size_t i) {
     if (cell.read_time < last_barrier) return;
-    if (cell.read_warp == many_warps) race(region, offset, access, "read", -1, site);
+    if (cell.read_warp == many_warps) race(span, i, "read", "several warps");
     for (uint32_t lanes = cell.readers; lanes; lanes &= lanes - 1) {
         const unsigned reader = cell.read_warp * warp_size + __builtin_ctz(lanes);
-        if (reader != current->id && !after(cell.read_time, reader))
-            race(region, offset, access, "read", reader, site);
+        if (!is_after(cell.read_time, reader)) race(span, i, "read", thread_name(reader));
     }
+}
+
+void check_after_other_blocks(const Cell& cell, const Span& span, size_t i) {
+    const auto earlier_block = [](uint32_t time) {
+        return launch_begin <= time && time < block_begin;
+    };
+    const bool both_atomic = span.access == Access::atomic && (cell.writer & atomic_writer);
+    if (earlier_block(cell.write_time) && !both_atomic) race(span, i, "wrote", "another block");
+    if (earlier_block(cell.read_time) && span.access != Access::read)
+        race(span, i, "read", "another block");
 }
 
 void note_read(Cell& cell) {
@@ -80,7 +70,7 @@ void note_read(Cell& cell) {
     } else {
         cell.read_warp = many_warps;
     }
-    cell.read_time = clock_now;
+    cell.read_time = now;
 }
 
 void note_write(Cell& cell, Access access) {
@@ -91,118 +81,59 @@ void note_write(Cell& cell, Access access) {
         writer = others ? atomic_writers : writer | atomic_writer;
     }
     cell.writer = writer;
-    cell.write_time = clock_now;
+    cell.write_time = now;
     cell.read_time = 0;  // who comes after this write comes after those reads
+}
+
+void check_order_in_block(Cell& cell, const Span& span, size_t i) {
+    check_after_write(cell, span, i);
+    if (span.access == Access::read) return note_read(cell);
+    check_after_reads(cell, span, i);
+    note_write(cell, span.access);
 }
 
 }  // namespace
 
-void Region::check(uintptr_t address, size_t bytes, Access access, const Site& site) {
-    const size_t first = address - begin;
-    if (first + bytes > size)
-        fault(site, "shared memory out of bounds: %s %zu bytes at byte %zu of %zu (%s)",
-              name(access), bytes, first, size, kind);
-    if (this == &static_shared && (!owner[first] || owner[first] != owner[first + bytes - 1]))
-        fault(site, "shared memory out of bounds: %s %zu bytes between two __shared__ variables",
-              name(access), bytes);
-    for (size_t i = first; i < first + bytes; ++i) {
-        Cell& cell = cells[i];
-        if (cell.write_time < block_begin) {
-            if (access != Access::write)
-                fault(site, "unwritten shared memory: %s byte %zu of %zu (%s)%s", name(access), i,
-                      size, kind, cell.writer == pending_writer && cell.write_time == 0
-                      ? ", to which a cp.async is on its way that was not waited for" : "");
-        } else {
-            check_after_write(*this, i, cell, access, site);
-        }
-        if (access == Access::read) {
-            note_read(cell);
-        } else {
-            check_after_reads(*this, i, cell, access, site);
-            note_write(cell, access);
-        }
-    }
+const char* verb(Access access) {
+    constexpr const char* verbs[] = {"read", "write", "atomic update"};
+    return verbs[static_cast<int>(access)];
 }
 
-void begin_launch_shared() {
-    const uint32_t wrap = 1u << 31;
-    if (clock_now > wrap) {
-        for (Region* region : {&static_shared, &dynamic_shared}) region->cells.clear();
-        memset(met, 0, sizeof met);
-        clock_now = 1;
-    }
-    uintptr_t end = 0;
-    static_shared.begin = launch.shared_count ? UINTPTR_MAX : 0;
-    for (size_t i = 0; i < launch.shared_count; ++i) {
-        const Symbol& symbol = launch.shared[i];
-        static_shared.begin = std::min(static_shared.begin, symbol.address);
-        end = std::max(end, symbol.address + symbol.size);
-    }
-    static_shared.size = end - static_shared.begin;
-    owner.assign(static_shared.size, nullptr);
-    for (size_t i = 0; i < launch.shared_count; ++i) {
-        const Symbol& symbol = launch.shared[i];
-        std::fill_n(owner.begin() + (symbol.address - static_shared.begin), symbol.size, &symbol);
-    }
-    dynamic_shared.begin = reinterpret_cast<uintptr_t>(dynamic_memory) + margin;
-    dynamic_shared.size = launch.shared_bytes;
-    for (Region* region : {&static_shared, &dynamic_shared})
-        if (region->cells.size() < region->size) region->cells.resize(region->size);
+void check_shared_order(Cell* cells, const Span& span) {
+    for (size_t i = 0; i < span.bytes; ++i) check_order_in_block(cells[i], span, i);
 }
 
-void begin_block_shared() {
-    advance_block();
-    block_begin = clock_now;
-    for (Region* region : {&static_shared, &dynamic_shared})
-        memset(reinterpret_cast<void*>(region->begin), 0xff, region->size);
-}
-
-void check_shared_limit() {
-    // A library holds the __shared__ variables of all its kernels: those count that were written.
-    size_t used = 0;
-    for (size_t i = 0; i < launch.shared_count; ++i) {
-        const Symbol& symbol = launch.shared[i];
-        const Cell* cells = &static_shared.cells[symbol.address - static_shared.begin];
-        if (std::any_of(cells, cells + symbol.size,
-                        [](const Cell& cell) { return cell.write_time >= block_begin; }))
-            used += symbol.size;
+void check_global_order(Cell* cells, const Span& span) {
+    for (size_t i = 0; i < span.bytes; ++i) {
+        if (!block_used_atomics) check_after_other_blocks(cells[i], span, i);
+        check_order_in_block(cells[i], span, i);
     }
-    constexpr size_t without_asking = 48 * 1024, most = 227 * 1024;
-    const size_t limit = launch.max_dynamic_shared > without_asking ? most : without_asking;
-    if (used + launch.shared_bytes > limit)
-        fault({}, "too much shared memory: %zu bytes static and %zu dynamic, at most %zu together",
-              used, launch.shared_bytes, limit);
+    block_used_atomics |= span.access == Access::atomic;
 }
 
-void advance_block() { last_barrier = ++clock_now; }
+bool written_by_this_block(const Cell& cell) { return cell.write_time >= block_begin; }
+
+void begin_launch_order() { launch_begin = last_barrier = ++now; }
+
+void begin_block_order() {
+    block_begin = last_barrier = ++now;
+    block_used_atomics = false;
+}
+
+void advance_block() { last_barrier = ++now; }
 
 void advance_warp(unsigned warp, uint32_t lanes) {
-    ++clock_now;
+    ++now;
     for (unsigned i = 0; i < warp_size; ++i)
         for (unsigned j = 0; j < warp_size; ++j)
-            if (lanes >> i & lanes >> j & 1) met[warp][i][j] = clock_now;
+            if (lanes >> i & lanes >> j & 1) met[warp][i][j] = now;
 }
 
-void mark_pending(uintptr_t address, size_t bytes) {
-    Region& region = static_shared.has(address) ? static_shared : dynamic_shared;
-    for (size_t i = address - region.begin; i < address - region.begin + bytes; ++i) {
-        region.cells[i].write_time = 0;
-        region.cells[i].writer = pending_writer;
-    }
-}
+bool clock_is_old() { return now > 1u << 31; }
 
-Region* find_shared(uintptr_t address, size_t bytes, const Site& site) {
-    if (static_shared.has(address)) return &static_shared;
-    if (dynamic_shared.has(address)) return &dynamic_shared;
-    const uintptr_t memory = reinterpret_cast<uintptr_t>(dynamic_memory);
-    if (address - memory < sizeof dynamic_memory)
-        fault(site, "shared memory out of bounds: %zu bytes at byte %td of %zu (dynamic)", bytes,
-              static_cast<ptrdiff_t>(address - dynamic_shared.begin), dynamic_shared.size);
-    return nullptr;
+void reset_clock() {
+    memset(met, 0, sizeof met);
+    now = 1;
 }
 
 }  // namespace emulator
-
-EMULATOR_API void* emulator_dynamic_shared() {
-    return reinterpret_cast<void*>(emulator::dynamic_shared.begin);
-}

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "access.h"
+#include "shared.h"
 #include "warp.h"
 
 using namespace emulator;
@@ -93,7 +94,7 @@ EMULATOR_API void emulator_ldmatrix(unsigned* r, uintptr_t row, bool transposed,
                                     unsigned line) {
     const Site site{nullptr, file, line};
     if (row % 16) fault(site, "misaligned access: ldmatrix, %u bytes off", unsigned(row % 16));
-    if (!find_shared(row, 16, site)) fault(site, "ldmatrix from an address outside shared memory");
+    if (!is_shared(row)) fault(site, "ldmatrix from an address outside shared memory");
     check_access(row, 16, Access::read, site);
     Row slot{{}, r, transposed};
     memcpy(slot.elements, reinterpret_cast<const void*>(row), sizeof slot.elements);

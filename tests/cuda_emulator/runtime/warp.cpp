@@ -10,7 +10,9 @@ std::vector<Warp> warps;
 
 namespace {
 
-unsigned first_thread(const Warp& warp) { return (&warp - warps.data()) * warp_size; }
+Thread& thread_of(const Meeting& meeting, unsigned lane) {
+    return threads[meeting.warp * warp_size + lane];
+}
 
 bool all_arrived(const Warp& warp, const Meeting& meeting) {
     const uint32_t expected = meeting.all_lanes ? meeting.mask : meeting.mask & warp.alive;
@@ -21,11 +23,9 @@ bool all_arrived(const Warp& warp, const Meeting& meeting) {
 void finish(Warp& warp, size_t which) {
     Meeting meeting = warp.meetings[which];
     warp.meetings.erase(warp.meetings.begin() + which);
-    Thread* last = current;
     meeting.complete(meeting);
-    current = last;
     for (unsigned lane = 0; lane < warp_size; ++lane)
-        if (meeting.arrived >> lane & 1) threads[first_thread(warp) + lane].state = State::ready;
+        if (meeting.arrived >> lane & 1) thread_of(meeting, lane).state = State::ready;
 }
 
 }  // namespace
@@ -41,7 +41,7 @@ void meet(const char* what, const Site& site, uint32_t mask, void* slot,
     size_t which = 0;
     while (which < warp.meetings.size() && warp.meetings[which].mask != mask) ++which;
     if (which == warp.meetings.size())
-        warp.meetings.push_back({what, site, mask, 0, all_lanes, complete, {}});
+        warp.meetings.push_back({what, site, current->warp, mask, 0, all_lanes, complete, {}});
     Meeting& meeting = warp.meetings[which];
     if (meeting.complete != complete || !meeting.site.same_line(site))
         fault(site, "divergent warp: this lane calls %s while others wait in the %s of %s:%u", what,
@@ -74,7 +74,7 @@ void complete_shuffle(Meeting& meeting) {
         if (!(meeting.arrived >> lane & 1)) continue;
         auto& own = *static_cast<Shuffle*>(meeting.slots[lane]);
         if (!(meeting.arrived >> own.source & 1)) {
-            current += static_cast<int>(lane) - current->lane;
+            current = &thread_of(meeting, lane);
             fault(meeting.site, "%s: lane %u reads from lane %u, which takes no part", meeting.what,
                   lane, own.source);
         }
@@ -99,7 +99,7 @@ void complete_ballot(Meeting& meeting) {
     }
 }
 
-void complete_barrier(Meeting& meeting) { advance_warp(current->warp, meeting.arrived); }
+void complete_barrier(Meeting& meeting) { advance_warp(meeting.warp, meeting.arrived); }
 
 }  // namespace
 

@@ -10,6 +10,7 @@ namespace emulator {
 struct Meeting {
     const char* what;
     Site site;
+    unsigned warp;
     uint32_t mask, arrived;
     bool all_lanes;  // no lane may be missing, not even one that has ended
     void (*complete)(Meeting& meeting);

@@ -1,0 +1,135 @@
+#include "shared.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace emulator {
+
+namespace {
+
+struct Region {
+    uintptr_t begin;
+    size_t size;
+    std::vector<Cell> cells;
+
+    bool has(uintptr_t address) const { return address - begin < size; }
+};
+
+Region fixed, dynamic;
+std::vector<const Symbol*> owner;  // of each byte of the fixed region; null for padding
+
+// The dynamic part begins behind a margin, so that an overrun at either end is recognised.
+constexpr size_t margin = 64 * 1024, capacity = 227 * 1024;
+alignas(1024) char memory[margin + capacity + margin];
+
+std::string describe(uintptr_t address) {
+    if (dynamic.has(address)) {
+        return "byte " + std::to_string(address - dynamic.begin) + " of " +
+               std::to_string(dynamic.size) + " of dynamic shared memory";
+    }
+    const Symbol* symbol = owner[address - fixed.begin];
+    return "byte " + std::to_string(address - symbol->address) + " of " +
+           std::to_string(symbol->size) + " of shared " + symbol->name;
+}
+
+void check_bounds(uintptr_t address, size_t bytes, Access access, const Site& site) {
+    if (fixed.has(address)) {
+        const Symbol* symbol = owner[address - fixed.begin];
+        if (symbol && address + bytes <= symbol->address + symbol->size) return;
+        if (!symbol) {
+            fault(site, "shared memory out of bounds: %s of %zu bytes between two variables",
+                  verb(access), bytes);
+        }
+        fault(site, "shared memory out of bounds: %s of %zu bytes at %s", verb(access), bytes,
+              describe(address).c_str());
+    }
+    if (!dynamic.has(address) || address + bytes > dynamic.begin + dynamic.size) {
+        fault(site, "shared memory out of bounds: %s of %zu bytes at byte %td of %zu of dynamic "
+              "shared memory", verb(access), bytes,
+              static_cast<ptrdiff_t>(address - dynamic.begin), dynamic.size);
+    }
+}
+
+// A library holds the __shared__ variables of all its kernels: those count that were written.
+size_t fixed_bytes_in_use() {
+    size_t used = 0;
+    for (size_t i = 0; i < launch.shared_count; ++i) {
+        const Symbol& symbol = launch.shared[i];
+        const Cell* cells = &fixed.cells[symbol.address - fixed.begin];
+        if (std::any_of(cells, cells + symbol.size, written_by_this_block)) used += symbol.size;
+    }
+    return used;
+}
+
+}  // namespace
+
+bool is_shared(uintptr_t address) {
+    return fixed.has(address) || address - reinterpret_cast<uintptr_t>(memory) < sizeof memory;
+}
+
+void check_shared(uintptr_t address, size_t bytes, Access access, const Site& site) {
+    check_bounds(address, bytes, access, site);
+    Region& region = fixed.has(address) ? fixed : dynamic;
+    Cell* cells = &region.cells[address - region.begin];
+    for (size_t i = 0; access != Access::write && i < bytes; ++i) {
+        if (written_by_this_block(cells[i])) continue;
+        const bool pending = cells[i].writer == pending_writer;
+        fault(site, "unwritten shared memory: %s of %s%s", verb(access),
+              describe(address + i).c_str(),
+              pending ? ", to which a cp.async is on its way that was not waited for" : "");
+    }
+    check_shared_order(cells, {address, bytes, access, site, describe});
+}
+
+void mark_pending(uintptr_t address, size_t bytes) {
+    Region& region = fixed.has(address) ? fixed : dynamic;
+    for (size_t i = address - region.begin; bytes-- > 0; ++i) {
+        region.cells[i].write_time = 0;
+        region.cells[i].writer = pending_writer;
+    }
+}
+
+void begin_launch_shared() {
+    uintptr_t end = 0;
+    fixed.begin = launch.shared_count ? UINTPTR_MAX : 0;
+    for (size_t i = 0; i < launch.shared_count; ++i) {
+        const Symbol& symbol = launch.shared[i];
+        fixed.begin = std::min(fixed.begin, symbol.address);
+        end = std::max(end, symbol.address + symbol.size);
+    }
+    fixed.size = end - fixed.begin;
+    owner.assign(fixed.size, nullptr);
+    for (size_t i = 0; i < launch.shared_count; ++i) {
+        const Symbol& symbol = launch.shared[i];
+        std::fill_n(owner.begin() + (symbol.address - fixed.begin), symbol.size, &symbol);
+    }
+    dynamic.begin = reinterpret_cast<uintptr_t>(memory) + margin;
+    dynamic.size = launch.shared_bytes;
+    for (Region* region : {&fixed, &dynamic})
+        if (region->cells.size() < region->size) region->cells.resize(region->size);
+}
+
+void begin_block_shared() {
+    for (const Region* region : {&fixed, &dynamic})
+        memset(reinterpret_cast<void*>(region->begin), 0xff, region->size);
+}
+
+void end_first_block_shared() {
+    constexpr size_t without_asking = 48 * 1024;
+    const size_t limit = launch.max_dynamic_shared > without_asking ? capacity : without_asking;
+    const size_t used = fixed_bytes_in_use();
+    if (used + dynamic.size > limit) {
+        fault({}, "too much shared memory: %zu bytes static and %zu dynamic, at most %zu together",
+              used, dynamic.size, limit);
+    }
+}
+
+void clear_shared_cells() {
+    for (Region* region : {&fixed, &dynamic}) region->cells.clear();
+}
+
+}  // namespace emulator
+
+EMULATOR_API void* emulator_dynamic_shared() {
+    return reinterpret_cast<void*>(emulator::dynamic.begin);
+}
