@@ -17,7 +17,7 @@ from .toolchain import FOLDER, CompileError, available, build, run, runtime
 __all__ = ["CompileError", "KernelFault", "Library", "available", "compile"]
 
 HEADERS = FOLDER / "include"
-PREPROCESS = ["-E", "-x", "c++", "-std=c++17", "-nostdinc", "-include", "emulator.h"]
+PREPROCESS = ["-E", "-x", "c++", "-std=c++17", "-nostdinc"]
 COMPILE = [
     *("-x", "c++", "-fpreprocessed", "-std=c++17", "-O1", "-gdwarf-4", "-w", "-fPIC", "-shared"),
     # __shared__ variables are local to the library, whatever others of the same name exist
@@ -106,21 +106,22 @@ def compile(source: str, options: tuple[str, ...], name: str) -> Library:
 @functools.cache
 def _compile(source: str, options: tuple[str, ...], name: str) -> Library:
     runtime()
-    text = run(
-        ["g++", *PREPROCESS, f"-I{HEADERS}", *_preprocessor_options(options), "-"],
-        f'#line 1 "{name}"\n{source}',
-    )
+    folders = [option for option in options if option.startswith("-I")]
+    source = f'{_prelude(options)}#line 1 "{name}"\n{source}'
+    text = run(["g++", *PREPROCESS, f"-I{HEADERS}", *folders, "-"], source)
     kernels = {m["name"]: m["bounds"] or m["bounds_after"] for m in _KERNEL.finditer(text)}
     text = _plain_cpp(text) + "".join(map(_entry, kernels, kernels.values())) + _IMAGE
     path = build(COMPILE, ["-"], text, text)
     return Library(name, path, tuple(kernels))
 
 
-def _preprocessor_options(options: Sequence[str]) -> list[str]:
-    kept = [option for option in options if option.startswith(("-D", "-I", "-U"))]
+def _prelude(options: Sequence[str]) -> str:
+    """What stands before a source: the macros last, so that they can't change our own headers."""
     chosen = [re.fullmatch(r"-.*arch\w*=(?:sm|compute)_(\d+)\w*", option) for option in options]
     arch = next((int(m[1]) * 10 for m in chosen if m), 900)
-    return [*kept, f"-D__CUDA_ARCH__={arch}"]
+    macros = [option[2:].partition("=") for option in options if option.startswith("-D")]
+    lines = [f"#define {name} {value if equals else 1}\n" for name, equals, value in macros]
+    return f'#define __CUDA_ARCH__ {arch}\n#include "emulator.h"\n{"".join(lines)}'
 
 
 def _plain_cpp(text: str) -> str:
