@@ -207,6 +207,9 @@ class CapturedStep:
         try:
             with inside_a_graph():
                 outputs = _detached(self.function(*map(Tensor, self._inputs)))
+                if not self.recording:
+                    # Whoever keeps them must not keep the blocks that the recording will need.
+                    outputs = _map(lambda x: Tensor(x.data.copy()), outputs)
                 for value, end in self._begun.values():
                     end(value)
         finally:
@@ -243,13 +246,18 @@ def _describe(array: Any) -> str:
     return f"{array.dtype} {array.shape}"
 
 
-def _detached(value: Any) -> Any:
+def _detached(outputs: Any) -> Any:
+    return _map(Tensor.detach, outputs)
+
+
+def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same tuples, lists and dictionaries of other Tensors."""
     if isinstance(value, Tensor):
-        return value.detach()
+        return function(value)
     if isinstance(value, tuple | list):
-        return type(value)(map(_detached, value))
+        return type(value)(_map(function, v) for v in value)
     if isinstance(value, dict):
-        return {key: _detached(v) for key, v in value.items()}
+        return {key: _map(function, v) for key, v in value.items()}
     if value is None:
         return None
     raise CaptureError(
@@ -261,7 +269,7 @@ def _detached(value: Any) -> Any:
 def _why(error: Exception, xp: Any) -> str:
     """The reason in the user's terms, and the innermost line of the user's."""
     where, trace = "", error.__traceback__
-    not_the_users = {"tinygen", "tinygen_kernels", _package(xp.__name__)}
+    not_the_users = {"tinygen", "tinygen_kernels", "numpy", _package(xp.__name__)}
     while trace is not None:
         frame = trace.tb_frame
         if _package(frame.f_globals.get("__name__", "")) not in not_the_users:

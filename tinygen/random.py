@@ -164,12 +164,12 @@ class Generator:
         counter = step.live(id(self), lambda: self.offset, np.uint64)
         begin = step.begun(id(self), self.offset, lambda begin: self._end(step, counter, begin))
         _, offset = self.reserve(math.prod(shape))
-        return draw(self.seed, (counter.array, offset - begin), shape, *arguments)
+        return draw(self.seed, (counter.array.reshape(1), offset - begin), shape, *arguments)
 
     def _end(self, step: graph.CapturedStep, counter: graph.Live, begin: int) -> None:
         """Move the counter on by what the step drew, and this offset at each replay."""
         n = counter.advance = self.offset - begin
-        kernels_on("random", "cuda").advance_(counter.array, n)
+        kernels_on("random", "cuda").advance_(counter.array.reshape(1), n)
         step.on_replay(lambda: self._skip(n))
 
     def _skip(self, n: int) -> None:
