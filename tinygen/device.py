@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -34,6 +35,7 @@ class DeviceError(RuntimeError):
 
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+_MISSING_LIBRARY = re.compile("CuPy failed to load|Failure finding .*lib(nvrtc|cu)")
 several_in_use = False  # becomes True with the first array on a GPU
 _modules: dict[type, tuple[ModuleType, str]] = {np.ndarray: (np, "cpu")}
 _table: dict[tuple[str, type], ModuleType] = {}  # (kernel family, array type) -> module
@@ -121,7 +123,7 @@ def set_precision(precision: str) -> None:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"set_precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
-    importlib.import_module("tinygen_kernels.cuda.precision").set_precision(precision)
+    importlib.import_module("tinygen_kernels.cuda.precision").set(precision)
 
 
 def synchronize(device: str = "cuda") -> None:
@@ -228,7 +230,7 @@ def explain(error: BaseException) -> str | None:
         return f"a CUDA kernel does not compile: {first_line(error)}"
     if name in ("CUDARuntimeError", "CUDADriverError", "CuPyError", "NVRTCError"):
         return f"CUDA: {first_line(error)}; check `nvidia-smi`, or use --device cpu"
-    if isinstance(error, RuntimeError) and "CuPy failed to load" in str(error):
+    if isinstance(error, RuntimeError | ImportError) and _MISSING_LIBRARY.search(str(error)):
         return (
             f"{first_line(error)}: the CUDA libraries that CuPy needs are missing; "
             "pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x), or use --device cpu"
