@@ -142,10 +142,10 @@ def check(device: str) -> None:
 
 def parse(device: str) -> tuple[str, int | None]:
     """`"cuda:1"` -> ("cuda", 1); the CPU has no index."""
-    name, _, index = str(device).partition(":")
-    if name == "cpu" and not index:
+    if device == "cpu":
         return "cpu", None
-    if name == "cuda" and (not index or index.isdecimal()):
+    name, _, index = str(device).partition(":")
+    if device == "cuda" or (name == "cuda" and index.isdecimal()):
         return "cuda", int(index or 0)
     raise ValueError(f"device: {device!r} is no device; use 'cpu', 'cuda' or 'cuda:<index>'")
 

@@ -17,8 +17,8 @@ EXAMPLES = settings(max_examples=40)
 activations = st.sampled_from(sorted(ACTIVATIONS))
 dtypes = st.sampled_from([np.float32, np.float64])
 seeds = st.integers(0, 2**32 - 1)
-# Channels with and without packs of 4, more than a block is wide; a single value, a prime number of
-# them, more than a thread takes at once; none.
+# Channels with and without packs of 4, more than a block is wide; a single value, a prime number
+# of them, more than a thread takes at once; none.
 shapes = st.tuples(
     st.sampled_from([0, 1, 2, 5, 7]),
     st.sampled_from([0, 1, 3, 4, 12, 37, 132]),
