@@ -9,6 +9,7 @@ import numpy as np
 from ..autograd import Op
 from ..device import array_module, kernels
 from ..tensor import Tensor
+from . import reduce as R
 from .shape import reshape, transpose
 
 __all__ = ["embedding", "linear", "matmul"]
@@ -44,7 +45,7 @@ class Linear(Op):
         return (
             Matmul()(grad, weight) if self.needs_grad(0) else None,
             Matmul()(grad.T, x) if self.needs_grad(1) else None,
-            grad.sum(0) if self.needs_grad(2) else None,
+            R.sum(grad, 0) if self.needs_grad(2) else None,
         )
 
 

@@ -115,7 +115,7 @@ def cross_entropy(input, target, *, reduction: str = "mean", ignore_index: int =
     losses = CrossEntropy(ignore_index)(rows, reshape(target, -1) if data.ndim > 1 else target)
     losses = reshape(losses, data.shape)
     if reduction == "mean":
-        return sum(losses) / (data != ignore_index).sum(dtype=losses.dtype)
+        return sum(losses) / sum((data != ignore_index).astype(losses.dtype))
     return _reduce(losses, reduction, "cross_entropy")
 
 

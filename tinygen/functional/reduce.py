@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..autograd import Op
-from ..device import array_module
+from ..device import kernels
 from ..tensor import Tensor
 from . import shape as S
 from .elementwise import equal_zero, sqrt, where
@@ -27,7 +27,7 @@ class Sum(Op):
     def forward(self, x):
         self.axes = normalize_axis(self.axis, x.ndim, self.name.lower())
         self.shape_in = x.shape
-        return x.sum(self.axes, keepdims=self.keepdims)
+        return kernels("reduce", x).sum(x, self.axes, self.keepdims)
 
     def backward(self, grad):
         return S.expand(_with_kept_axes(grad, self.shape_in, self.axes), self.shape_in)
@@ -54,9 +54,10 @@ class _Extreme(Op):
         self.axes = normalize_axis(self.axis, x.ndim, name)
         if 0 in [x.shape[a] for a in self.axes]:
             raise ValueError(f"{name}: nothing to reduce in shape {x.shape} along {self.axes}")
-        out = getattr(x, name)(self.axes, keepdims=True)
+        kernel = kernels("reduce", x)
+        out = getattr(kernel, name)(x, self.axes, True)
         is_extreme = (x == out).astype(x.dtype)
-        self.save(is_extreme / is_extreme.sum(self.axes, keepdims=True))
+        self.save(is_extreme / kernel.sum(is_extreme, self.axes, True))
         return out if self.keepdims else out.reshape(S.without_axes(x.shape, self.axes))
 
     def backward(self, grad):
@@ -78,7 +79,7 @@ class Cumsum(Op):
 
     def forward(self, x):
         normalize_axis(self.axis, x.ndim, "cumsum")
-        return x.cumsum(self.axis)
+        return kernels("reduce", x).cumsum(x, self.axis)
 
     def backward(self, grad):
         return S.flip(cumsum(S.flip(grad, self.axis), self.axis), self.axis)
@@ -126,7 +127,7 @@ def _arg(name: str, x, axis: int | None, keepdims: bool):
         (axis,) = normalize_axis(axis, data.ndim, name)
     if (data.size if axis is None else data.shape[axis]) == 0:
         raise ValueError(f"{name}: nothing to reduce in shape {data.shape} along axis {axis}")
-    index = getattr(array_module(data), name)(data, axis=axis, keepdims=keepdims)
+    index = getattr(kernels("reduce", data), name)(data, axis, keepdims)
     return Tensor._make(index) if isinstance(x, Tensor) else index
 
 

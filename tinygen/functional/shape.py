@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..autograd import Op
-from ..device import array_module
+from ..device import array_module, kernels
 from ..tensor import Tensor
 
 __all__ = [
@@ -105,7 +105,7 @@ class SumTo(Op):
         axes = tuple(
             i for i, n in enumerate(x.shape) if i < extra or (self.shape_out[i - extra] == 1 != n)
         )
-        return x.sum(axes, keepdims=True).reshape(self.shape_out)
+        return kernels("reduce", x).sum(x, axes, True).reshape(self.shape_out)
 
     def backward(self, grad):
         return expand(grad, self.shape_in)
