@@ -269,6 +269,51 @@ def test_clip_norm_shows_what_is_not_finite(optim, bad):
         np.testing.assert_array_equal(to_cpu(a), e)
 
 
+def test_a_recorded_step_reads_its_numbers_anew(cupy, optim):
+    """Clipping and Adam in a CUDA graph: each replay sees the rate, the step and the gradients."""
+    expected, gradients = draw(0, SHAPES), [draw(s, SHAPES) for s in (1, 2, 3, 4)]
+    params, grads = there(expected), there(gradients[0])
+    moments = [[np.zeros_like(p) for p in params] for _ in range(2)]
+    rate, step = to_gpu(np.zeros(())), to_gpu(np.zeros((), np.int64))
+    pack = optim.pack(params, *moments)
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    cupy.cuda.Device().synchronize()
+
+    def work():
+        result = optim._norm_and_factor(grads, 1.5)  # as `clip_norm_` does
+        optim.scale_(grads, result[1])
+        optim.adam_step(pack, grads, **{**BETAS, "lr": rate}, step=step)
+        return result
+
+    with stream, cupy.cuda.using_allocator(pool.malloc):
+        first = work()  # compiles, and makes the tables, with rate and step 0
+        stream.synchronize()
+        del first
+        stream.begin_capture()
+        result = work()
+        graph = stream.end_capture()
+        for p, m, v, start in zip(params, *moments, expected, strict=True):
+            p.set(start)
+            m.fill(0)
+            v.fill(0)
+        norms = []
+        for number, new in enumerate(gradients, start=1):
+            for g, values in zip(grads, new, strict=True):
+                g.set(values)
+            rate.fill(0.01 * number)
+            step.fill(number)
+            graph.launch(stream)
+            stream.synchronize()
+            norms.append(to_cpu(result)[0])
+    moments = [[np.zeros_like(p) for p in expected] for _ in range(2)]
+    for number, grads in enumerate(gradients, start=1):
+        assert norms[number - 1] == pytest.approx(reference.global_norm(grads))
+        reference.scale_(grads, 1.5 / norms[number - 1])
+        options = {**BETAS, "lr": 0.01 * number, "step": number}
+        reference.adam_step(reference.pack(expected, *moments), grads, **options)
+    assert_same(params, expected, np.float64)
+
+
 def test_errors_say_what_is_wrong(optim):
     p = to_gpu(np.zeros((3, 4), np.float32))
     with pytest.raises(TypeError, match="float32 and float64"):

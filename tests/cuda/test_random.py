@@ -156,6 +156,32 @@ def test_a_counter_on_the_device(random):
     assert to_cpu(counter) == [OFFSET + 15]
 
 
+def test_recorded_draws_go_on_at_every_replay(cupy, random):
+    counter = to_gpu(np.array([OFFSET], np.uint64))
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    cupy.cuda.Device().synchronize()
+
+    def work():
+        x = random.uniform(SEED, (counter, 0), (7,), 0.0, 1.0, np.float32)
+        y = random.bernoulli(SEED, (counter, 2), (5,), 0.5, np.float32)
+        random.advance_(counter, 4)
+        return x, y
+
+    with stream, cupy.cuda.using_allocator(pool.malloc):
+        work()
+        stream.begin_capture()
+        x, y = work()
+        graph = stream.end_capture()
+        for step in (1, 2, 3):
+            graph.launch(stream)
+            stream.synchronize()
+            offset = OFFSET + 4 * step
+            expected = reference.uniform(SEED, offset, (7,), 0.0, 1.0, np.float32)
+            np.testing.assert_array_equal(to_cpu(x), expected)
+            expected = reference.bernoulli(SEED, offset + 2, (5,), 0.5, np.float32)
+            np.testing.assert_array_equal(to_cpu(y), expected)
+
+
 def test_the_counter_wraps(random):
     counter = to_gpu(np.array([2**64 - 2], np.uint64))
     found = to_cpu(random.bits(SEED, (counter, 1), 8))
