@@ -4,7 +4,7 @@
 //
 // The weights, G H² numbers, are read once and stay in the SM. A block has SLICES · H threads (H
 // rounded up to whole warps): thread (slice, unit) keeps the weights between its unit and the
-// H / SLICES units of its slice. The first KEPT units' are in its registers, the others' in shared
+// H / SLICES units of its slice. The first HELD units' are in its registers, the others' in shared
 // memory. A step, forwards, with a __syncthreads after each part:
 //   1. every thread multiplies its weights with its slice of h, of all ROWS sequences;
 //   2. thread (slice, unit) is the cell of sequence `slice`: it adds up the slices' partial sums,
@@ -16,7 +16,7 @@
 // those of 16 units and 4 gates), up to 16 for sums, the rest for a step's values and the next
 // one's. So the registers of an SM, 256 KB, hold up to 128 KB of weights: in fp32 all of them up
 // to H = 64. Dynamic shared memory has
-//   SLICES P IN  +  (P - KEPT) G threads  +  threads OUT   numbers,   P = max(H / SLICES, KEPT)
+//   SLICES P IN  +  (P - HELD) G threads  +  threads OUT   numbers,   P = max(H / SLICES, HELD)
 // for h, weights and partial sums, (IN, OUT) = (ROWS, G ROWS) forwards, (G ROWS, ROWS) backwards.
 // An LSTM in fp32, ROWS = 4, H = 64, 96, 128: 17, 74, 162 KB. A block may have 64 KB on sm_75, 163
 // on sm_80, 99 on sm_86 and sm_89, 227 on sm_90. Where it doesn't fit, the launcher takes version
@@ -35,15 +35,16 @@
 // instead of one h (at H = 128, ROWS = 4: 1024 + 2048 + 128 cycles). A GRU takes three quarters.
 // Before the first step every block reads all weights from the L2, 2 to 5 µs at H = 128.
 //
-// No bank conflicts: threads of a warp read weights and sums next to each other; of h they all
-// read the same number, up to 16 bytes at once.
+// 96 to 128 registers and no spills, but with ROWS = 4 in double, a variant that is not made. No
+// bank conflicts: threads of a warp read weights and sums next to each other; of h they all read
+// the same number, up to 16 bytes at once.
 
 #include "common.cuh"
 #include "recurrent_cell.cuh"
 
 constexpr int GATES = CELL::GATES;
 constexpr int SLICES = 4;                // at least ROWS
-constexpr int KEPT = 64 / sizeof(REAL);
+constexpr int HELD = 64 / sizeof(REAL);
 constexpr int MOST_THREADS = 512;
 
 __device__ __forceinline__ REAL* shared_memory()
@@ -57,19 +58,19 @@ struct Place {
     int hidden, width, per_slice, padded;
     int slice, unit;
     REAL* vector;   // [SLICES][padded][in], what the weights are multiplied with
-    REAL* weights;  // [padded - KEPT][GATES][threads]
+    REAL* weights;  // [padded - HELD][GATES][threads]
     REAL* partial;  // [SLICES][out][width], each slice's part of the products
 
     __device__ Place(int hidden, int in)
         : hidden(hidden),
           width(blockDim.x / SLICES),
           per_slice((hidden + SLICES - 1) / SLICES),
-          padded(max(per_slice, KEPT)),
+          padded(max(per_slice, HELD)),
           slice(threadIdx.x / width),
           unit(threadIdx.x % width),
           vector(shared_memory()),
           weights(vector + SLICES * padded * in),
-          partial(weights + (padded - KEPT) * GATES * blockDim.x)
+          partial(weights + (padded - HELD) * GATES * blockDim.x)
     {
     }
 
@@ -94,7 +95,7 @@ struct Place {
 
 // The weights of one thread.
 struct Weights {
-    REAL kept[KEPT][GATES];
+    REAL held[HELD][GATES];
     const REAL* shared;
     int in_shared;
 
@@ -102,18 +103,18 @@ struct Weights {
     // weight[k * gate_stride + i * stride + unit]: neighbours read numbers that are neighbours.
     // Past the end of a slice lie zeros, in `vector` too.
     __device__ Weights(const Place& p, const REAL* weight, int gate_stride, int stride)
-        : shared(p.weights + threadIdx.x), in_shared(p.padded - KEPT)
+        : shared(p.weights + threadIdx.x), in_shared(p.padded - HELD)
     {
         const int first = p.slice * p.per_slice;
         const int units = p.unit < p.hidden ? min(p.per_slice, p.hidden - first) : 0;
         const REAL* own = weight + first * stride + p.unit;
 #pragma unroll
-        for (int i = 0; i < KEPT; ++i)
+        for (int i = 0; i < HELD; ++i)
 #pragma unroll
             for (int k = 0; k < GATES; ++k)
-                kept[i][k] = i < units ? own[k * gate_stride + i * stride] : REAL(0);
+                held[i][k] = i < units ? own[k * gate_stride + i * stride] : REAL(0);
         REAL* put = p.weights + threadIdx.x;
-        for (int i = KEPT; i < p.padded; ++i)
+        for (int i = HELD; i < p.padded; ++i)
             for (int k = 0; k < GATES; ++k, put += blockDim.x)
                 *put = i < units ? own[k * gate_stride + i * stride] : REAL(0);
     }
@@ -123,13 +124,13 @@ struct Weights {
     __device__ __forceinline__ void each(Use use) const
     {
 #pragma unroll
-        for (int i = 0; i < KEPT; ++i) use(i, kept[i]);
+        for (int i = 0; i < HELD; ++i) use(i, held[i]);
 #pragma unroll 2  // more would not leave 128 registers enough
         for (int i = 0; i < in_shared; ++i) {
             REAL w[GATES];
 #pragma unroll
             for (int k = 0; k < GATES; ++k) w[k] = shared[(i * GATES + k) * blockDim.x];
-            use(KEPT + i, w);
+            use(HELD + i, w);
         }
     }
 };
@@ -205,6 +206,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) scan_grad_persistent(
     REAL* grad_b, int steps, long long batch, int hidden, bool reverse)
 {
     constexpr int IN = GATES * ROWS, OUT = ROWS;
+    constexpr int CHAINS = ROWS > 1 ? 1 : GATES;  // one sum alone would wait for each FMA's end
     const Place p(hidden, IN);
     const Weights weights(p, weight_hh, hidden * hidden, hidden);
     p.clear_vector(IN);
@@ -241,16 +243,20 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) scan_grad_persistent(
         }
         __syncthreads();
 
-        REAL sum[ROWS] = {};
+        REAL sum[CHAINS][ROWS] = {};
         const REAL* vector = p.vector + p.slice * p.padded * IN;
         weights.each([&](int i, const REAL* w) {
 #pragma unroll
             for (int k = 0; k < GATES; ++k)
 #pragma unroll
-                for (int r = 0; r < ROWS; ++r) sum[r] += w[k] * vector[i * IN + k * ROWS + r];
+                for (int r = 0; r < ROWS; ++r)
+                    sum[k % CHAINS][r] += w[k] * vector[i * IN + k * ROWS + r];
         });
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r) p.sum(p.slice, r, OUT) = sum[r];
+        for (int r = 0; r < ROWS; ++r) {
+            for (int k = 1; k < CHAINS; ++k) sum[0][r] += sum[k][r];
+            p.sum(p.slice, r, OUT) = sum[0][r];
+        }
         __syncthreads();
 
         if (is_cell)
