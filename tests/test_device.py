@@ -73,7 +73,7 @@ def test_a_cupy_that_does_not_load(table, monkeypatch):
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     with pytest.raises(
-        DeviceError, match="CuPy does not load .libcudart.so.12.*cupy-cuda12x"
+        DeviceError, match=r"CuPy does not load .libcudart.so.12.*cupy-cuda12x"
     ) as e:
         device.check("cuda")
     assert "\n" not in str(e.value)

@@ -501,7 +501,7 @@ def _is_shared(g, op: Op, grads: Sequence, results: Sequence) -> bool:
     array = _data(g)
     if any(g is x for x in grads) or sum(g is x for x in results) > 1:
         return True
-    if array.base is None or not array.flags.writeable:
+    if array.base is None or 0 in array.strides:  # memory of its own; one element at many places
         return array.base is not None
     # A view: harmless if what it views is known to nobody else, as a kernel's fresh result is.
     others = [x for x in (*grads, *results, *(entry[0] for entry in op._saved)) if x is not g]

@@ -22,7 +22,7 @@ COMPILE = [
     *("-x", "c++", "-fpreprocessed", "-std=c++17", "-O1", "-gdwarf-4", "-w", "-fPIC", "-shared"),
     # __shared__ variables are local to the library, whatever others of the same name exist
     *("-fvisibility=hidden", "-fno-gnu-unique", "-nostdlib", "-fno-exceptions"),
-    *("-fmax-errors=5", "-fno-strict-aliasing"),
+    *("-fmax-errors=5", "-fno-strict-aliasing", "-fno-var-tracking-assignments"),
     # a variable that nobody initialised holds neither zero nor what the last thread left there
     "-ftrivial-auto-var-init=pattern",
     *("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),

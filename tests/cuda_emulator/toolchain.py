@@ -16,7 +16,7 @@ __all__ = ["CompileError", "available", "build", "cache_folder", "run", "runtime
 
 FOLDER = Path(__file__).parent
 RUNTIME_FLAGS = [
-    *("-std=c++17", "-O2", "-g", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden"),
+    *("-std=c++17", "-O2", "-flto", "-fPIC", "-shared", "-fvisibility=hidden"),
     "-U_FORTIFY_SOURCE",  # its longjmp refuses to leave a fiber's stack
 ]
 

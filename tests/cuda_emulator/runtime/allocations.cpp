@@ -72,8 +72,8 @@ bool check_global(uintptr_t address, size_t bytes, Access access, const Site& si
     Allocation* a = find(address, bytes);
     if (!a) return false;
     if (a->size > largest_with_cells) return true;
-    if (!a->cells) a->cells = static_cast<Cell*>(calloc(a->size, sizeof(Cell)));
-    check_global_order(a->cells + (address - a->begin), {address, bytes, access, site, describe});
+    if (!a->cells) a->cells = static_cast<Cell*>(calloc(a->size + word, sizeof(Cell)));
+    check_global_order(a->cells, address - a->begin, {address, bytes, access, site, describe});
     return true;
 }
 

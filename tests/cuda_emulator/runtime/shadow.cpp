@@ -60,6 +60,14 @@ void check_after_other_blocks(const Cell& cell, const Span& span, size_t i) {
         race(span, i, "read", "another block");
 }
 
+void check_written(const Cell& cell, const Span& span, size_t i) {
+    if (written_by_this_block(cell)) return;
+    fault(span.site, "unwritten shared memory: %s of %s%s", verb(span.access),
+          span.describe(span.address + i).c_str(),
+          cell.writer == pending_writer
+              ? ", to which a cp.async is on its way that was not waited for" : "");
+}
+
 void note_read(Cell& cell) {
     const uint32_t lane = 1u << current->lane;
     if (cell.read_time < last_barrier) {
@@ -99,19 +107,27 @@ const char* verb(Access access) {
     return verbs[static_cast<int>(access)];
 }
 
-void check_shared_order(Cell* cells, const Span& span) {
-    for (size_t i = 0; i < span.bytes; ++i) check_order_in_block(cells[i], span, i);
+void check_shared_order(Cell* cells, size_t first, const Span& span) {
+    visit(cells, first, span.bytes, [&](Cell& cell, size_t i) {
+        if (span.access != Access::write) check_written(cell, span, i - first);
+        check_order_in_block(cell, span, i - first);
+    });
 }
 
-void check_global_order(Cell* cells, const Span& span) {
-    for (size_t i = 0; i < span.bytes; ++i) {
-        if (!block_used_atomics) check_after_other_blocks(cells[i], span, i);
-        check_order_in_block(cells[i], span, i);
-    }
+void check_global_order(Cell* cells, size_t first, const Span& span) {
+    visit(cells, first, span.bytes, [&](Cell& cell, size_t i) {
+        if (!block_used_atomics) check_after_other_blocks(cell, span, i - first);
+        check_order_in_block(cell, span, i - first);
+    });
     block_used_atomics |= span.access == Access::atomic;
 }
 
 bool written_by_this_block(const Cell& cell) { return cell.write_time >= block_begin; }
+
+void mark_pending(Cell& cell) {
+    cell.write_time = 0;
+    cell.writer = pending_writer;
+}
 
 void begin_launch_order() { launch_begin = last_barrier = ++now; }
 

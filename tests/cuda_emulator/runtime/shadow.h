@@ -7,17 +7,21 @@
 
 namespace emulator {
 
-// What is known about one byte. Times are values of one clock that every barrier advances and that
-// never goes back, so that nothing has to be cleared between blocks or launches.
+// What is known about one byte, or about the four of an aligned word as long as they were only
+// touched together: then the first one's cell speaks for all, which is four times as fast. Times are
+// values of one clock that every barrier advances and that never goes back, so that nothing has to
+// be cleared between blocks or launches.
 struct Cell {
     uint32_t write_time;
     uint32_t read_time;
-    uint32_t readers;    // lanes of `read_warp` that read since the last barrier of the block
-    uint16_t writer;     // a thread of the block, or one of the values below
-    uint16_t read_warp;  // `many_warps` where several read
+    uint32_t readers;   // lanes of `read_warp` that read since the last barrier of the block
+    uint16_t writer;    // a thread of the block, or one of the values below
+    uint8_t read_warp;  // `many_warps` where several read
+    bool split;         // in the first cell of a word: the bytes have cells of their own
 };
 
-constexpr uint16_t many_warps = 0xffff;
+constexpr size_t word = 4;
+constexpr uint8_t many_warps = 0xff;
 constexpr uint16_t atomic_writer = 0x8000;   // added to the thread
 constexpr uint16_t atomic_writers = 0xffff;  // atomics by several warps
 constexpr uint16_t pending_writer = 0x7fff;  // a cp.async that nobody has waited for
@@ -35,13 +39,34 @@ struct Span {
     std::string (*describe)(uintptr_t address);  // where one of them lies, in words
 };
 
+// Calls f(cell, offset) for the cells of these bytes. `cells` begin at a word.
+template <typename F>
+void visit(Cell* cells, size_t first, size_t bytes, F f) {
+    for (size_t i = first; i < first + bytes;) {
+        Cell* leader = cells + i / word * word;
+        if (!leader->split && i % word == 0 && first + bytes - i >= word) {
+            f(*leader, i);
+            i += word;
+            continue;
+        }
+        if (!leader->split) {
+            leader->split = true;
+            for (size_t k = 1; k < word; ++k) leader[k] = *leader;
+        }
+        f(cells[i], i);
+        ++i;
+    }
+}
+
 // Faults where an access by another thread is not ordered before this one by a barrier, then notes
-// the access. Blocks of a grid share global memory: without an atomic operation in between, none
-// may touch what another one of the same launch wrote.
-void check_shared_order(Cell* cells, const Span& span);
-void check_global_order(Cell* cells, const Span& span);
+// the access. Shared memory must have been written by this block before. Blocks of a grid share
+// global memory: without an atomic operation in between, none may touch what another one of the
+// same launch wrote.
+void check_shared_order(Cell* cells, size_t first, const Span& span);
+void check_global_order(Cell* cells, size_t first, const Span& span);
 
 bool written_by_this_block(const Cell& cell);
+void mark_pending(Cell& cell);  // unwritten until a cp.async arrives
 
 void begin_launch_order();
 void begin_block_order();

@@ -55,8 +55,10 @@ size_t fixed_bytes_in_use() {
     size_t used = 0;
     for (size_t i = 0; i < launch.shared_count; ++i) {
         const Symbol& symbol = launch.shared[i];
-        const Cell* cells = &fixed.cells[symbol.address - fixed.begin];
-        if (std::any_of(cells, cells + symbol.size, written_by_this_block)) used += symbol.size;
+        bool written = false;
+        visit(fixed.cells.data(), symbol.address - fixed.begin, symbol.size,
+              [&](const Cell& cell, size_t) { written |= written_by_this_block(cell); });
+        if (written) used += symbol.size;
     }
     return used;
 }
@@ -70,23 +72,14 @@ bool is_shared(uintptr_t address) {
 void check_shared(uintptr_t address, size_t bytes, Access access, const Site& site) {
     check_bounds(address, bytes, access, site);
     Region& region = fixed.has(address) ? fixed : dynamic;
-    Cell* cells = &region.cells[address - region.begin];
-    for (size_t i = 0; access != Access::write && i < bytes; ++i) {
-        if (written_by_this_block(cells[i])) continue;
-        const bool pending = cells[i].writer == pending_writer;
-        fault(site, "unwritten shared memory: %s of %s%s", verb(access),
-              describe(address + i).c_str(),
-              pending ? ", to which a cp.async is on its way that was not waited for" : "");
-    }
-    check_shared_order(cells, {address, bytes, access, site, describe});
+    check_shared_order(region.cells.data(), address - region.begin,
+                       {address, bytes, access, site, describe});
 }
 
 void mark_pending(uintptr_t address, size_t bytes) {
     Region& region = fixed.has(address) ? fixed : dynamic;
-    for (size_t i = address - region.begin; bytes-- > 0; ++i) {
-        region.cells[i].write_time = 0;
-        region.cells[i].writer = pending_writer;
-    }
+    visit(region.cells.data(), address - region.begin, bytes,
+          [](Cell& cell, size_t) { mark_pending(cell); });
 }
 
 void begin_launch_shared() {
@@ -97,6 +90,7 @@ void begin_launch_shared() {
         fixed.begin = std::min(fixed.begin, symbol.address);
         end = std::max(end, symbol.address + symbol.size);
     }
+    fixed.begin -= fixed.begin % word;
     fixed.size = end - fixed.begin;
     owner.assign(fixed.size, nullptr);
     for (size_t i = 0; i < launch.shared_count; ++i) {
@@ -106,7 +100,7 @@ void begin_launch_shared() {
     dynamic.begin = reinterpret_cast<uintptr_t>(memory) + margin;
     dynamic.size = launch.shared_bytes;
     for (Region* region : {&fixed, &dynamic})
-        if (region->cells.size() < region->size) region->cells.resize(region->size);
+        if (region->cells.size() < region->size + word) region->cells.resize(region->size + word);
 }
 
 void begin_block_shared() {

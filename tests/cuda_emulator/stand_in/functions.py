@@ -207,6 +207,10 @@ def as_strided(x: ndarray, shape=None, strides=None) -> ndarray:
     return x._like(np.lib.stride_tricks.as_strided(x._host, shape, strides))
 
 
+def may_share_memory(a: ndarray, b: ndarray, max_work=None) -> bool:
+    return np.may_share_memory(a._host, b._host)
+
+
 def copyto(dst: ndarray, src, casting="same_kind", where=None) -> None:
     dst[...] = src
 
@@ -237,6 +241,7 @@ NAMESPACE: dict[str, Any] = {
     "full_like": full_like,
     "get_array_module": lambda *arrays: __import__("cupy"),
     "inf": np.inf,
+    "may_share_memory": may_share_memory,
     "lib": types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided)),
     "nan": np.nan,
     "newaxis": None,
