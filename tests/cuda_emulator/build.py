@@ -37,6 +37,7 @@ _KERNEL = re.compile(
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+(?P<type>[^;{}]*?)\b(?P<name>\w+)\s*\[\s*\]\s*;")
 _LIMITS = {"grid": (2**31 - 1, 65535, 65535), "block": (1024, 1024, 64)}
 _MOST_THREADS = 1024
+_MOST_BLOCKS = 2**26  # not CUDA's limit: nobody would wait for more
 _MOST_SHARED = 227 * 1024
 _ORDERS = ("forward", "reversed", "shuffled")
 
@@ -235,6 +236,8 @@ class Library:
             most = _LIMITS[what]
             if len(given) != 3 or any(not 0 < n <= m for n, m in zip(given, most, strict=True)):
                 raise KernelFault(f"{name}: a {what} of {tuple(given)}, each from 1 to {most}")
+        if grid[0] * grid[1] * grid[2] > _MOST_BLOCKS:
+            raise KernelFault(f"{name}: a grid of {tuple(grid)} is too large for the emulator")
         threads = block[0] * block[1] * block[2]
         bound = self._library[f"emulator_bounds_{name}"]()
         if threads > min(bound, _MOST_THREADS):

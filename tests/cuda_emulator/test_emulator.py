@@ -570,3 +570,19 @@ extern "C" __global__ void leak(int* out)
 """
     with caught("read of another thread's local memory"):
         run(source, "leak", 1, 2, np.zeros(2, i32))
+
+
+def test_a_stack_that_is_full():
+    source = r"""
+extern "C" __global__ void deep(int* out, int n)
+{
+    volatile char local[100000];
+    local[n] = 1;
+    out[0] = local[n];
+}
+"""
+    with caught("segmentation fault"):
+        run(source, "deep", 1, 1, np.zeros(1, i32), i32(0))
+    with caught("segmentation fault"):  # the handler is still there
+        run(source, "deep", 1, 1, np.zeros(1, i32), i32(0))
+    run(SUM, "block_sum", 1, 128, floats(1), np.zeros(1, f32), i32(1))

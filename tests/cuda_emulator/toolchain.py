@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ class CompileError(RuntimeError):
 
 def available() -> str | None:
     """None where the emulator can run, else the reason why it can't."""
-    for program in ("g++", "nm", "addr2line"):
+    if sys.platform != "linux":
+        return f"the CUDA emulator needs Linux, this is {sys.platform}"
+    for program in ("g++", "nm", "c++filt", "addr2line"):
         if shutil.which(program) is None:
             return f"the CUDA emulator needs {program} on the PATH"
     return None

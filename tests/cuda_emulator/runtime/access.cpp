@@ -22,6 +22,7 @@ bool in_image(uintptr_t address) {
 
 void check_access(uintptr_t address, size_t bytes, Access access, const Site& site) {
     if (!current || on_stack(*current, address)) return;
+    if (++current->accesses > most_accesses) fault(site, "endless loop: 2^30 accesses to memory");
     if (is_shared(address)) return check_shared(address, bytes, access, site);
     if (in_image(address)) return;  // constants and __device__ variables
     if (check_global(address, bytes, access, site)) return;

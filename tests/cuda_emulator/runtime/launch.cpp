@@ -1,6 +1,7 @@
 // The loop over blocks, the scheduler of a block's threads, and the end of a launch by a fault.
 #include <algorithm>
 #include <csetjmp>
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -21,7 +22,7 @@ std::vector<Thread> threads;
 namespace {
 
 Report report;
-jmp_buf end_of_launch;                         // where a fault jumps to, from whatever stack
+sigjmp_buf end_of_launch;                       // where a fault jumps to, from whatever stack
 std::vector<unsigned> block_order, warp_order;  // not local: the jump runs no destructors
 
 std::vector<unsigned> permutation(size_t n, Order order) {
@@ -43,6 +44,7 @@ void begin_block(unsigned number) {
     block_index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
     for (Thread& thread : threads) {
         thread.state = State::ready;
+        thread.accesses = 0;
         thread.in_flight.copies.clear();
         thread.in_flight.groups.clear();
     }
@@ -91,6 +93,35 @@ void make_threads() {
     }
 }
 
+// What no check sees beforehand: a full stack, or a local array's index far out of bounds.
+void on_signal(int, siginfo_t* info, void*) {
+    fault({}, "segmentation fault at address %p: too many local variables, or an index of a local "
+          "array out of bounds", info->si_addr);
+}
+
+// Handles segmentation faults while a grid runs, on a stack of its own since the thread's may be
+// the one that is full.
+class SignalHandler {
+public:
+    SignalHandler() {
+        static char stack[64 * 1024];
+        const stack_t own{stack, 0, sizeof stack};
+        sigaltstack(&own, &old_stack_);
+        struct sigaction action {};
+        action.sa_sigaction = on_signal;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        sigaction(SIGSEGV, &action, &old_action_);
+    }
+    ~SignalHandler() {
+        sigaction(SIGSEGV, &old_action_, nullptr);
+        sigaltstack(&old_stack_, nullptr);
+    }
+
+private:
+    stack_t old_stack_;
+    struct sigaction old_action_;
+};
+
 void run_grid() {
     make_threads();
     if (clock_is_old()) {
@@ -124,7 +155,7 @@ void fault(const Site& site, const char* text, ...) {
     report.pc = reinterpret_cast<uintptr_t>(site.pc);
     report.block = block_index;
     report.thread = current ? current->index : Index{};
-    longjmp(end_of_launch, 1);
+    siglongjmp(end_of_launch, 1);
 }
 
 }  // namespace emulator
@@ -134,7 +165,8 @@ using namespace emulator;
 // 0, or 1 with the fault in `result`.
 EMULATOR_API int emulator_launch(const Launch* request, Report* result) {
     launch = *request;
-    const bool faulted = setjmp(end_of_launch);
+    const SignalHandler handler;
+    const bool faulted = sigsetjmp(end_of_launch, 1);
     if (!faulted) run_grid();
     current = nullptr;
     for (Thread& thread : threads) release_stack(thread);

@@ -13,6 +13,7 @@ namespace emulator {
 
 constexpr unsigned warp_size = 32;
 constexpr unsigned max_block = 1024;
+constexpr uint32_t most_accesses = 1u << 30;  // of one thread: it must be in an endless loop
 
 struct Index {
     unsigned x, y, z;
@@ -78,6 +79,7 @@ struct Thread {
     Index index;
     uint16_t id, warp, lane;
     State state;
+    uint32_t accesses;    // in this block so far; see `most_accesses`
     void* slot;           // what it brings to a block barrier that reduces
     InFlight in_flight;
 };
