@@ -66,6 +66,8 @@ def _chain(x: cupy.ndarray, steps: Sequence[Step], *, plain: bool = False) -> cu
     read = read_chain(x, steps)
     x = dense(x)
     y = cupy.empty_like(x)
+    # The arrays among the operands must live until the launch: it has their addresses only.
+    operands = [_as_read(operand, x) for _, operand in read]
     # As the structs in `elementwise.cu`.
     step = np.dtype(
         [("array", "u8"), ("size", "i8"), ("inner", "i8"), ("number", x.dtype), ("kind", "i4")],
@@ -73,25 +75,30 @@ def _chain(x: cupy.ndarray, steps: Sequence[Step], *, plain: bool = False) -> cu
     )
     program = np.zeros(1, np.dtype([("steps", step, 8), ("count", "i4")], align=True))
     program["count"] = len(read)
-    whole = []  # the arrays that are read by vectors
-    used = []  # all operands: they must live until the launch
-    for entry, (name, operand) in zip(program["steps"][0], read, strict=False):
+    vectors = []
+    for entry, (name, _), operand in zip(program["steps"][0], read, operands, strict=False):
         entry["kind"] = _KINDS[name]
-        if operand is None or isinstance(operand, float):
+        if not isinstance(operand, cupy.ndarray):
             entry["number"] = operand or 0.0
             continue
-        if operand.shape == x.shape:
-            operand = dense_like(operand, x)
-            whole.append(operand)
-        else:
-            axis = axis_of(operand, x)
-            operand = contiguous(operand)
-            entry["size"] = operand.size
-            entry["inner"] = x.strides[axis] // x.itemsize if operand.size > 1 else 1
         entry["array"] = operand.data.ptr
-        used.append(operand)
-    _launch("chain", (x, y), (program,), plain=plain, vectors=whole)
+        if operand.shape == x.shape:
+            vectors.append(operand)
+        else:
+            entry["size"] = operand.size
+            one = operand.size == 1
+            entry["inner"] = 1 if one else x.strides[axis_of(operand, x)] // x.itemsize
+    _launch("chain", (x, y), (program,), plain=plain, vectors=vectors)
     return y
+
+
+def _as_read(operand: float | cupy.ndarray | None, x: cupy.ndarray) -> float | cupy.ndarray | None:
+    """An operand as the kernel walks it: in the memory order of x, or a line along one axis."""
+    if not isinstance(operand, cupy.ndarray):
+        return operand
+    if operand.size and not any(operand.strides):  # one number, as of a mean's gradient
+        operand = operand[(slice(1),) * operand.ndim]
+    return dense_like(operand, x) if operand.shape == x.shape else contiguous(operand)
 
 
 def _launch(

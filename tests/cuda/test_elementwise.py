@@ -192,6 +192,15 @@ def test_a_bias_on_channels_last_memory(kernels, plain):
         np.testing.assert_array_equal(to_cpu(found), x * b)
 
 
+def test_an_operand_that_repeats_one_number(cupy, kernels, monkeypatch):
+    """The gradient of a mean: its elements share one place in memory, and stay there."""
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    grad = cupy.broadcast_to(to_gpu(np.float32(0.25)), (3, 4))
+    monkeypatch.setattr(kernels, "dense_like", None)
+    found = kernels.chain(to_gpu(x), [("mul", 2.0), ("mul", grad)])
+    np.testing.assert_array_equal(to_cpu(found), x / 2)
+
+
 def test_nan_travels_through_a_chain(kernels):
     nan = np.array([np.nan, 1, np.nan, -1], np.float32)
     other = np.array([1, np.nan, np.nan, -2], np.float32)
