@@ -24,9 +24,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..layout import channels_last
 from .blas import gemm, gemm_address, one_thread
 from .jit import kernel, prange, serial_kernel
-from ..layout import channels_last
 from .matmul import matmul
 
 __all__ = ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"]

@@ -16,9 +16,9 @@ import math
 
 import numpy as np
 
+from ..layout import from_rows, rows
 from ..reference.norm import leaky_slope
 from .jit import CHUNK, inline, kernel, prange
-from ..layout import from_rows, rows
 
 __all__ = [
     "batch_norm",

@@ -17,15 +17,17 @@ from numba import carray, types
 from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
+from ..layout import dense, dense_like
+
 # One in-place product per array already runs at the speed of memory.
 from ..reference.optim import scale_
 from .jit import CHUNK, kernel, prange, serial_kernel
-from ..layout import dense, dense_like
 
 __all__ = [
     "Pack",
     "adam_step",
     "adamax_step",
+    "clip_norm_",
     "ema_step",
     "global_norm",
     "pack",
@@ -208,6 +210,17 @@ def global_norm(arrays: Arrays) -> float:
         group.run(_squares, _squares_parallel, np.empty(0, dtype), sums)
         total += sums.sum()
     return math.sqrt(total)
+
+
+def clip_norm_(arrays: Arrays, max_norm: float) -> float:
+    """Scale all arrays together so that their norm is at most `max_norm`; returns the norm before.
+
+    A norm that is not finite leaves them as they are.
+    """
+    norm = global_norm(arrays)
+    if max_norm < norm < math.inf:
+        scale_(arrays, max_norm / norm)
+    return norm
 
 
 def _split(eps: float, inside_root: bool) -> tuple[float, float]:

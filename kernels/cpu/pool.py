@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..layout import channels_last
 from ..reference.pool import Pair, nearest, windows
 from .jit import kernel, prange
-from ..layout import channels_last
 
 __all__ = [
     "avg_pool2d",

@@ -11,9 +11,9 @@ import math
 import numpy as np
 from numba import njit
 
+from ..layout import dense, dense_like, flat
 from ..reference.softmax import check_targets
 from .jit import CHUNK, kernel, prange, serial_kernel
-from ..layout import dense, dense_like, flat
 from .math import exp, log1p, maximum
 
 __all__ = [

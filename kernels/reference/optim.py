@@ -15,6 +15,7 @@ import numpy as np
 __all__ = [
     "adam_step",
     "adamax_step",
+    "clip_norm_",
     "ema_step",
     "global_norm",
     "pack",
@@ -158,6 +159,17 @@ def scale_(arrays: Arrays, factor: float) -> None:
     """Multiply every array by `factor`, in place."""
     for a in arrays:
         a *= factor
+
+
+def clip_norm_(arrays: Arrays, max_norm: float) -> float:
+    """Scale all arrays together so that their norm is at most `max_norm`; returns the norm before.
+
+    A norm that is not finite leaves them as they are.
+    """
+    norm = global_norm(arrays)
+    if max_norm < norm < math.inf:
+        scale_(arrays, max_norm / norm)
+    return norm
 
 
 def _root(v: np.ndarray, eps: float, eps_inside_root: bool) -> np.ndarray:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from .. import functional as F
 from ..autograd import no_grad
 from ..device import array_module, kernels
@@ -20,20 +18,17 @@ def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list:
     return [p.grad.data for p in parameters if p.grad is not None]
 
 
-def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float | Tensor:
     """Scale all gradients together so that their joint Euclidean norm is at most `max_norm`.
 
-    Returns the norm before. A norm that is not finite leaves the gradients as they are, for the
-    caller to see.
+    Returns the norm before; on a GPU as a Tensor there, since reading it would wait for the GPU.
+    A norm that is not finite leaves the gradients as they are, for the caller to see.
     """
     grads = _with_gradients(parameters)
     if not grads:
         return 0.0
-    rule = kernels("optim", grads[0])
-    norm = rule.global_norm(grads)
-    if np.isfinite(norm) and norm > max_norm:
-        rule.scale_(grads, max_norm / norm)
-    return norm
+    norm = kernels("optim", grads[0]).clip_norm_(grads, max_norm)
+    return norm if isinstance(norm, float) else Tensor(norm)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
