@@ -27,6 +27,7 @@ COMPILE = [
     "-ftrivial-auto-var-init=pattern",
     *("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
     "-fsanitize=bounds-strict,alignment,signed-integer-overflow,shift,integer-divide-by-zero",
+    "-fsanitize=float-cast-overflow,unreachable,return",
 ]
 
 _BOUNDS = r"__launch_bounds__\s*\((?P<bounds>(?:[^()]|\([^()]*\))*)\)"

@@ -322,22 +322,24 @@ def test_memory_lives_as_long_as_a_view_of_it():
 
 
 SHARED = r"""
+OUTSIDE
 extern "C" __global__ void shift(const float* x, float* y)
 {
-    DECLARE
+    INSIDE
     tile[threadIdx.x + WRITE] = x[threadIdx.x];
     BARRIER
     y[threadIdx.x] = tile[(threadIdx.x + 1) % 64 + READ];
 }
 """
-STATIC = "-DDECLARE=__shared__ float tile[64];"
-DYNAMIC = "-DDECLARE=extern __shared__ float tile[];"
+STATIC = "-DINSIDE=__shared__ float tile[64];", "-DOUTSIDE="
+DYNAMIC = "-DINSIDE=extern __shared__ float tile[];", "-DOUTSIDE="
+DYNAMIC_OUTSIDE = "-DINSIDE=", "-DOUTSIDE=extern __shared__ __align__(16) float tile[];"
 
 
 def _shift(declare, *, write=0, read=0, barrier="__syncthreads();", shared_bytes=256):
-    options = (declare, f"-DWRITE={write}", f"-DREAD={read}", f"-DBARRIER={barrier}")
+    options = (*declare, f"-DWRITE={write}", f"-DREAD={read}", f"-DBARRIER={barrier}")
     x, y = floats(64), np.empty(64, f32)
-    shared_bytes = shared_bytes if declare == DYNAMIC else 0
+    shared_bytes = 0 if declare == STATIC else shared_bytes
     run(SHARED, "shift", 1, 64, x, y, options=options, shared_bytes=shared_bytes)
     np.testing.assert_array_equal(y, np.roll(x, -1))
 
@@ -346,13 +348,17 @@ def _shift(declare, *, write=0, read=0, barrier="__syncthreads();", shared_bytes
 def test_shared_memory(declare):
     _shift(declare)
     for wrong in ({"write": 1}, {"write": -1}, {"read": 1}, {"read": -1}):
-        with caught("out of bounds.* shift.cu:[57]"):
+        with caught("out of bounds.* shift.cu:[68]"):
             _shift(declare, **wrong)
     with caught("unwritten shared memory|race"):
         _shift(declare, barrier="")
     with caught("unwritten shared memory|race"):  # orders the warps, not the block
         _shift(declare, barrier="__syncwarp();")
     _shift(declare)
+
+
+def test_dynamic_shared_memory_at_file_scope():
+    _shift(DYNAMIC_OUTSIDE)
 
 
 def test_too_little_dynamic_shared_memory():
@@ -488,6 +494,8 @@ def test_threads_that_do_not_meet(body, message):
         ("__shared__ int a[4]; a[n] = 1; out[0] = 1;", "array index out of bounds: 4"),
         ("__shared__ int a[3], b[4]; int* p = a; p[n] = b[0] = 1;", "out of bounds|race"),
         ("out[0] = 1 / (n - 4);", "division by zero"),
+        ("out[0] = (int)(n * 1e9f);", "undefined conversion: a 'float' that does not fit 'int'"),
+        ("if (n == 4) __builtin_unreachable(); out[0] = n;", "reached __builtin_unreachable"),
         ("out[0] = 1 << (n + 28);", "undefined shift: 1 shifted by 32"),
     ],
 )
@@ -508,7 +516,6 @@ EMPTY = r"""
 extern "C" __global__ void __launch_bounds__(256) bounded() {}
 extern "C" __global__ void large(int* out)
 {
-    extern __shared__ double dynamic[];
     __shared__ int fixed[8000];
     fixed[threadIdx.x] = 1;
     out[0] = fixed[threadIdx.x];

@@ -97,7 +97,7 @@ void begin_launch_shared() {
         const Symbol& symbol = launch.shared[i];
         std::fill_n(owner.begin() + (symbol.address - fixed.begin), symbol.size, &symbol);
     }
-    dynamic.begin = reinterpret_cast<uintptr_t>(memory) + margin;
+    dynamic.begin = reinterpret_cast<uintptr_t>(memory + margin);
     dynamic.size = launch.shared_bytes;
     for (Region* region : {&fixed, &dynamic})
         if (region->cells.size() < region->size + word) region->cells.resize(region->size + word);
@@ -124,6 +124,7 @@ void clear_shared_cells() {
 
 }  // namespace emulator
 
+// Always the same address: a library may ask for it when it is loaded.
 EMULATOR_API void* emulator_dynamic_shared() {
-    return reinterpret_cast<void*>(emulator::dynamic.begin);
+    return emulator::memory + emulator::margin;
 }

@@ -31,6 +31,16 @@ struct Shift {
     const Type* right;
 };
 
+struct Cast {
+    Place place;
+    const Type* from;
+    const Type* to;
+};
+
+struct Unreachable {
+    Place place;
+};
+
 struct Mismatch {
     Place place;
     const Type* type;
@@ -91,4 +101,18 @@ EMULATOR_API void __ubsan_handle_type_mismatch_v1(const Mismatch* data, uintptr_
     emulator::fault(site(data->place), "misaligned access: %s needs %u-byte alignment, the address "
                     "is %u bytes off", data->type->name, alignment,
                     static_cast<unsigned>(address % alignment));
+}
+
+// CUDA's conversions saturate, this machine's don't; C++ defines neither.
+EMULATOR_API void __ubsan_handle_float_cast_overflow(const Cast* data, uintptr_t) {
+    emulator::fault(site(data->place), "undefined conversion: a %s that does not fit %s",
+                    data->from->name, data->to->name);
+}
+
+EMULATOR_API void __ubsan_handle_builtin_unreachable(const Unreachable* data) {
+    emulator::fault(site(data->place), "reached __builtin_unreachable()");
+}
+
+EMULATOR_API void __ubsan_handle_missing_return(const Unreachable* data) {
+    emulator::fault(site(data->place), "the end of a function that returns a value");
 }
