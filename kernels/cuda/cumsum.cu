@@ -7,8 +7,8 @@
 //   1. cumsum_lines: a thread a line. Neighbouring threads touch neighbours in memory if inner is
 //      large; best with many lines.
 //   2. cumsum_block: a block a line, THREADS elements at a time: a scan within each warp by
-//      shuffles, the warps' totals through shared memory, the sum so far carried along. For few long
-//      lines, above all along the last axis, where it loads neighbours.
+//      shuffles, the warps' totals through shared memory, the sum so far carried along. For few
+//      long lines, above all along the last axis, where it loads neighbours.
 #include "common.cuh"
 
 constexpr int THREADS = 256;  // of a block of cumsum_block

@@ -1,11 +1,11 @@
 // Layer norm over the rows of (M, D), forward and backward.
 //
 //   n = (x - mean) · rstd,  rstd = 1 / sqrt(var + eps),  y = weight · n + bias
-//   h = grad · weight,  grad_x = rstd · (h - mean(h) - n · mean(h · n)), means over the row
+//   h = grad · weight,  grad_x = rstd · (h - mean(h) - n · mean(h · n)),  means over the row
 //   grad_weight = Σ grad · n,  grad_bias = Σ grad, sums over the rows
 //
-// Per element in float: forward reads x and writes y (8 bytes, about 9 FLOPs: the second reading of
-// a row comes from the caches), backward reads x and grad for grad_x and once more for the sums
+// Per element in float: forward reads x and writes y (8 bytes, about 9 FLOPs; the second reading
+// of a row comes from the caches), backward reads x and grad for grad_x and once more for the sums
 // over the rows, which run across (20 bytes, about 15 FLOPs): bound by memory.
 //
 // Versions
@@ -82,8 +82,8 @@ extern "C" __global__ void layer_norm_grad_plain(
 // -------------------------------------------------------------------- 2., 3. threads share a row
 
 extern "C" __global__ void layer_norm(
-    Walk walk, const REAL* x, const REAL* weight, const REAL* bias, REAL eps, REAL* y, REAL* mean,
-    REAL* rstd
+    Walk walk, const REAL* __restrict__ x, const REAL* __restrict__ weight,
+    const REAL* __restrict__ bias, REAL eps, REAL* __restrict__ y, REAL* mean, REAL* rstd
 ) {
     __shared__ Moments<REAL, PACK> scratch[THREADS];
     Path path(walk);
@@ -115,8 +115,8 @@ extern "C" __global__ void layer_norm(
 }
 
 extern "C" __global__ void layer_norm_input_gradient(
-    Walk walk, const REAL* grad, const REAL* x, const REAL* mean, const REAL* rstd,
-    const REAL* weight, REAL* grad_x
+    Walk walk, const REAL* __restrict__ grad, const REAL* __restrict__ x, const REAL* mean,
+    const REAL* rstd, const REAL* __restrict__ weight, REAL* __restrict__ grad_x
 ) {
     __shared__ Sums scratch[THREADS];
     Path path(walk);

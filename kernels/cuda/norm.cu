@@ -4,27 +4,27 @@
 //   g = grad · (z > 0 ? 1 : slope),  grad_bias = Σ g,  grad_weight = Σ g · n
 //   grad_x = weight / sqrt(var + eps) · (g - grad_bias / M - n · grad_weight / M)
 //
-// slope = 1 is no activation, 0 is relu. z is computed anew going back: an addition and a product
-// are cheaper than 4 bytes to and from memory. Without mean and var (null) the same kernels are the
-// affine map z = weight · x + bias, batch norm with fixed statistics.
+// slope = 1 is no activation, 0 is relu. Going back, z is computed anew: a subtraction and an FMA
+// are cheaper than 4 bytes to and from memory. Without mean and var (null) the same kernels are
+// the affine map z = weight · x + bias, batch norm with fixed statistics.
 //
 // Per element in float: forward reads x twice and writes y (12 bytes, about 8 FLOPs), backward
-// reads x and grad twice and writes grad_x (20 bytes, about 14 FLOPs): bound by memory everywhere.
+// reads x and grad twice and writes grad_x (20 bytes, about 14 FLOPs): bound by memory.
 //
 // Versions
-//   1. batch_norm_plain, batch_norm_grad_plain: a thread a channel. Its loads are M or C apart, and
-//      64 channels keep 64 of a GPU's 10⁵ threads busy.
+//   1. batch_norm_plain, batch_norm_grad_plain: a thread a channel. 64 channels keep 64 of a GPU's
+//      10⁵ threads busy, and in NCHW memory no two of them load neighbours.
 //   2. moments + finish_moments + normalise, gradient_sums + finish_sums + input_gradient with
 //      PACK = 1: blocks of channels times positions (walk.cuh). A warp's loads are neighbours, the
-//      whole GPU works; the price is a second, tiny kernel that joins the blocks' results.
-//   3. The same with PACK = 4: 16 bytes a load, a quarter of the instructions and offsets; and
-//      UNROLL loads on their way at once, with one division for all values merged at a time.
+//      whole GPU works; the price is a second, tiny kernel that joins the blocks' results. UNROLL
+//      loads are on their way at once, and their values merge with one division.
+//   3. The same with PACK = 4: 16 bytes a load, a quarter of the instructions and offsets.
 #include "common.cuh"
 #include "walk.cuh"
 #include "norm.cuh"
 
-// The value where z is above the kink (or NaN), slope times it below. A slope of 0 gives 0 even for
-// an infinite value.
+// The value where z is above the kink (or NaN), slope times it below. A slope of 0 gives 0 even
+// for an infinite value.
 __device__ __forceinline__ REAL damp(REAL value, REAL z, REAL slope) {
     if (z <= 0) return slope != 0 ? slope * value : 0;
     return value;

@@ -1,5 +1,5 @@
-// What batch and layer norm share: moments (count, mean, sum of squared deviations), from which means
-// and variances join, and the two sums of their gradients.
+// What batch and layer norm share: moments (count, mean, sum of squared deviations), from which
+// means and variances join, and the two sums of their gradients.
 //
 // E[x²] - E[x]² loses every digit once the mean is large beside the spread. Here values are never
 // squared before a mean has been taken off: a few at a time exactly, the results by merging

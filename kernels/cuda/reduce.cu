@@ -1,13 +1,13 @@
 // Sum, max and min of an array along some of its axes.
 //
 // The array is dense (B, N, G, S) memory of which N and S are reduced (walk.cuh); reduce.py brings
-// any axes to that form. One load and one operation per element (4 bytes and a FLOP in float), next
-// to nothing written: bound by memory. Sums add few numbers in a row: pairs of packs in a thread,
-// then a tree over the threads and one over the blocks.
+// any axes to that form. One load and one operation per element (4 bytes and a FLOP in float),
+// next to nothing written: bound by memory. Sums add few numbers in a row: pairs of packs in a
+// thread, then a tree over the threads and one over the blocks.
 //
 // Versions
-//   1. reduce_*_plain: a thread a result. Fast only if there are very many results that lie side by
-//      side; the sum of a whole array would run on one thread.
+//   1. reduce_*_plain: a thread a result. Fast only if there are very many results that lie side
+//      by side; the sum of a whole array would run on one thread.
 //   2. reduce_* with PACK = 1: several threads share a result, or take results side by side where
 //      these are neighbours in memory, so that a warp's loads fall together; blocks leave partial
 //      results, which the same kernel reduces in a second launch.

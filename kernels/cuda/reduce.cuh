@@ -1,5 +1,5 @@
-// The larger and the smaller of two values, as NumPy has them: NaN is larger and smaller than every
-// number. REAL is float, double, or long long for all integers.
+// The larger and the smaller of two values, as NumPy has them: NaN is larger and smaller than
+// every number. REAL is float, double, or long long for all integers.
 #pragma once
 
 template <typename T>

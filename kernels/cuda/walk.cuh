@@ -1,8 +1,8 @@
 // How the threads of a grid share an array that is reduced along some of its axes.
 //
-// The array is dense memory (B, N, G, S), read in packs of PACK neighbouring values. The axes N and
-// S are reduced: each pair (b, g), a group, owns the N·S packs at ((b·N + n)·G + g)·S + s, numbered
-// i = n·S + s. So one walk serves
+// The array is dense memory (B, N, G, S), read in packs of PACK neighbouring values. The axes N
+// and S are reduced: each pair (b, g), a group, owns the N·S packs at ((b·N + n)·G + g)·S + s,
+// numbered i = n·S + s. So one walk serves
 //   (1, M, C, 1)     the columns of a matrix, the channels of channels-last memory,
 //   (1, 1, M, D)     the rows of a matrix,
 //   (1, N, C, H·W)   the channels of NCHW memory,
@@ -12,8 +12,8 @@
 // Blocks never talk to each other: each leaves a partial result per group, which a second kernel
 // joins in a fixed order. No atomics, so equal inputs give equal bits.
 //
-// PACK is 1 for any size, or 4 (one 16-byte load in float) where S, or G if S = 1, is a multiple of
-// 4 and the pointers are of 16 bytes. In the second case the values of a pack belong to PACK groups.
+// PACK is 1 for any size, or 4 (one 16-byte load in float) where S, or G if S = 1, is a multiple
+// of 4 and the addresses are multiples of 16; with S = 1 a pack's values belong to 4 groups.
 #pragma once
 
 constexpr int THREADS = 256;  // of a block

@@ -126,6 +126,16 @@ def test_blocks_share_large_inputs(cuda_kernels, shape, axes):
     assert_equal(cuda.argmax(to_gpu(ties), axes[-1]), reference.argmax(ties, axes[-1]))
 
 
+@pytest.mark.parametrize("axes", [(0, 2, 4), (1, 3), (0, 2), (1, 4), (0, 3)])
+@pytest.mark.parametrize("layout", ["C", "channels_last"])
+def test_kept_and_reduced_axes_in_turn(cuda_kernels, axes, layout):
+    cuda = cuda_kernels("reduce")
+    x = random((3, 2, 5, 4, 7), "float32", 3)
+    arranged = to_gpu(in_layout(x, layout))
+    assert_sums_equal(cuda.sum(arranged, axes), reference.sum(x, axes), x)
+    assert_equal(cuda.min(arranged, axes, True), reference.min(x, axes, True))
+
+
 def test_a_float32_sum_of_many_numbers_is_accurate(cuda_kernels):
     x = np.random.default_rng(1).random(30_011, np.float32)
     total = to_cpu(cuda_kernels("reduce").sum(to_gpu(x), None))
