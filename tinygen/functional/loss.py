@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from ..autograd import Op
 from ..device import array_module, kernels
 from ..tensor import Tensor
@@ -13,7 +11,7 @@ from .activation import sigmoid
 from .checks import check_floats
 from .elementwise import where
 from .reduce import mean, sum
-from .shape import permute, reshape, unsqueeze
+from .shape import as_array, permute, reshape, unsqueeze
 from .softmax import Softmax
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
@@ -96,10 +94,11 @@ def cross_entropy(input, target, *, reduction: str = "mean", ignore_index: int =
 
     input: logits (N, K) or (N, K, d1, ...); target: integers in [0, K) of shape (N,) or
     (N, d1, ...). Where it is `ignore_index` the loss is 0, and the mean is over the others.
-    Raises ValueError for another number outside of [0, K).
+    Raises ValueError for another number outside of [0, K); on a GPU, where the host would have to
+    wait for a look at it, its loss is NaN.
     """
     check_floats("cross_entropy", input=input)
-    target = target if isinstance(target, Tensor) else np.asarray(target)
+    target = target if isinstance(target, Tensor) else as_array(target)
     data = target.data if isinstance(target, Tensor) else target
     if data.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: expected integer classes as target, got {data.dtype}")

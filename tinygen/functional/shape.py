@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..autograd import Op
-from ..device import array_module, kernels
+from ..device import array_module, device_of, kernels
 from ..tensor import Tensor
 
 __all__ = [
@@ -134,16 +134,39 @@ class ScatterAdd(Op):
         self.shape_out, self.index, self.unique = shape, index, unique
 
     def forward(self, x):
-        xp = array_module(x)
-        out = xp.zeros(self.shape_out, x.dtype)
-        if self.unique:
-            out[self.index] = x
-        else:
-            xp.add.at(out, self.index, x)
+        if not self.unique:
+            return kernels("index", x).getitem_grad(x, self.index, self.shape_out)
+        out = array_module(x).zeros(self.shape_out, x.dtype)
+        out[self.index] = x
         return out
 
     def backward(self, grad):
         return GetItem(self.index)(grad)
+
+
+class Gather(Op):
+    def __init__(self, axis: int, index):
+        self.axis, self.index = axis, index
+
+    def forward(self, x):
+        self.shape_in = x.shape
+        return kernels("index", x).gather(x, self.axis, self.index)
+
+    def backward(self, grad):
+        return GatherGrad(self.axis, self.index, self.shape_in)(grad)
+
+
+class GatherGrad(Op):
+    """Zeros with each gradient added where `Gather` read."""
+
+    def __init__(self, axis: int, index, shape: tuple[int, ...]):
+        self.axis, self.index, self.shape_out = axis, index, shape
+
+    def forward(self, grad):
+        return kernels("index", grad).scatter_add(grad, self.axis, self.index, self.shape_out)
+
+    def backward(self, grad_x):
+        return Gather(self.axis, self.index)(grad_x)
 
 
 class Cat(Op):
@@ -276,8 +299,10 @@ def gather(x, axis: int, index):
     """y[i, j, k] = x[index[i, j, k], j, k] for axis 0, and so on.
 
     `index` (integers) has x's number of axes and, as in PyTorch, may be smaller along the others.
+    IndexError for an index that is out of range; on a GPU, where the host would have to wait for a
+    look at it, it gives NaN.
     """
-    index = index.data if isinstance(index, Tensor) else np.asarray(index)
+    index = index.data if isinstance(index, Tensor) else as_array(index)
     if index.ndim != x.ndim:
         raise ValueError(f"gather: index has {index.ndim} axes, the input has {x.ndim}")
     (axis,) = normalize_axis(axis, x.ndim, "gather")
@@ -286,9 +311,12 @@ def gather(x, axis: int, index):
             f"gather: index {index.shape} is larger than the input {x.shape} in another axis "
             f"than {axis}"
         )
-    grid = list(array_module(index).ogrid[tuple(slice(n) for n in index.shape)])
-    grid[axis] = index
-    return getitem(x, tuple(grid))
+    return Gather(axis, _own(index))(x)
+
+
+def as_array(x):
+    """Numbers and lists as a NumPy array; an array on a GPU stays there."""
+    return np.asarray(x) if device_of(x) == "cpu" else x
 
 
 def cat(tensors: Sequence, axis: int = 0):
