@@ -1,8 +1,8 @@
 """Convolution and its two gradients on the GPU; see `conv_plain.cu` for the versions.
 
-float32 without groups goes through the product of gathered operands (`gemm.py`), in the arithmetic
-that `precision` says; groups, float64, and sizes that it doesn't take go through the plain kernels.
-All results are deterministic. Memory is channels-last, as on the CPU.
+float32 without groups goes through the product of gathered operands (`gemm.py`), in the
+arithmetic that `precision` says; groups, float64, and sizes that it doesn't take go through the
+plain kernels. All results are deterministic. Memory is channels-last, as on the CPU.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _taps_of_phase(
 
 
 def _fits(s: Shape, taps: list[tuple[int, int, int]], phases: int) -> bool:
-    """Whether the kernel's integers can hold the offsets. Empty arrays don't, nothing is looked up."""
+    """Whether the kernel's integers hold the offsets, and there is something to multiply."""
     arrays = (
         s.n * math.prod(s.size) * s.c,
         s.n * math.prod(s.out_size) * s.o,
@@ -158,7 +158,7 @@ def _fits(s: Shape, taps: list[tuple[int, int, int]], phases: int) -> bool:
     )
     distances = [abs(d) for tap in taps for d in tap[:2]]
     return (
-        0 < min(arrays)
+        min(arrays) > 0
         and max(arrays) < gemm.LARGEST
         and len(taps) <= gemm.MAX_TAPS
         and phases <= gemm.MAX_PHASES
@@ -183,7 +183,7 @@ def conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
     shape = Shape(n, c, tuple(size), o, out_size, tuple(kernel), stride, padding, dilation, groups)
     x, weight = channels_last(x), channels_last(weight)
     y = empty_channels_last((n, o, *out_size), x.dtype)
-    product = _product(output_product, shape.folded(), x, weight)
+    product = planned(output_product, shape.folded(), x, weight)
     if product is None:
         _plain("conv_output", y, x, weight, dense_bias(bias), shape)
     else:
@@ -206,7 +206,7 @@ def conv2d_input_grad(grad, weight, bias=None, *, input_size, stride, padding, d
     folded = shape.folded()
     grad, weight = channels_last(grad), channels_last(weight)
     gx = empty_channels_last((n, c, *input_size), grad.dtype)
-    product = _product(input_grad_product, folded, grad, weight)
+    product = planned(input_grad_product, folded, grad, weight)
     if product is None:
         _plain("conv_input_grad", gx, grad, weight, dense_bias(bias), shape)
     else:
@@ -229,7 +229,7 @@ def conv2d_weight_grad(x, grad, *, kernel_size, stride, padding, dilation, group
     )  # fmt: skip
     x, grad = channels_last(x), channels_last(grad)
     gw = empty_channels_last((o, c // groups, *kernel_size), x.dtype)
-    product = _product(weight_grad_product, shape.folded(), grad, x)
+    product = planned(weight_grad_product, shape.folded(), grad, x)
     if product is None:
         _plain("conv_weight_grad", gw, x, grad, n, shape)
     else:
@@ -237,7 +237,7 @@ def conv2d_weight_grad(x, grad, *, kernel_size, stride, padding, dilation, group
     return gw
 
 
-def _product(builder, shape: Shape, a: cupy.ndarray, b: cupy.ndarray) -> gemm.Product | None:
+def planned(builder, shape: Shape, a: cupy.ndarray, b: cupy.ndarray) -> gemm.Product | None:
     if shape.groups > 1 or a.dtype != np.float32:
         return None
     return builder(shape, (a.data.ptr % 16 == 0, b.data.ptr % 16 == 0))

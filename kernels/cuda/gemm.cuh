@@ -15,12 +15,13 @@
 
 enum Activation { IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID };
 
-__device__ __forceinline__ float activate(float x, int activation, float slope) {
+template <typename T>
+__device__ __forceinline__ T activate(T x, int activation, T slope) {
     switch (activation) {
-        case RELU: return x > 0 || x != x ? x : 0;
+        case RELU: return x > 0 || x != x ? x : T(0);  // NaN stays
         case LEAKY_RELU: return x > 0 ? x : slope * x;
-        case TANH: return tanhf(x);
-        case SIGMOID: return 1 / (1 + expf(-x));
+        case TANH: return tanh(x);
+        case SIGMOID: return 1 / (1 + exp(-x));
         default: return x;
     }
 }
@@ -54,22 +55,22 @@ __device__ __forceinline__ void stream(Math& math, float* shared, const LoadA& l
                                        const Problem& p, const Phase& phase, int begin, int end) {
     constexpr int STAGE = LoadA::WORDS + LoadB::WORDS;
     constexpr int DEPTH = LoadA::DEPTH;
-    const int steps = (end - begin + DEPTH - 1) / DEPTH;
-    const auto fill = [&](int step) {
-        if (step < steps) {
-            float* stage = shared + step % STAGES * STAGE;
-            load_a.load(stage, a, p, phase, begin + step * DEPTH, end);
-            load_b.load(stage + LoadA::WORDS, b, p, phase, begin + step * DEPTH, end);
+    const auto stage_of = [&](int k) { return shared + (unsigned)k / DEPTH % STAGES * STAGE; };
+    const auto fill = [&](int k) {
+        if (k < end) {
+            load_a.load(stage_of(k), a, p, phase, k, end);
+            load_b.load(stage_of(k) + LoadA::WORDS, b, p, phase, k, end);
         }
         cp_async_commit();
     };
-    for (int step = 0; step < STAGES - 1; ++step) fill(step);
-    for (int step = 0; step < steps; ++step) {
+#pragma unroll 1
+    for (int ahead = 0; ahead < STAGES - 1; ++ahead) fill(begin + ahead * DEPTH);
+#pragma unroll 1
+    for (int k = begin; k < end; k += DEPTH) {  // begin is a multiple of DEPTH
         cp_async_wait<STAGES - 2>();
         __syncthreads();
-        fill(step + STAGES - 1);
-        const float* stage = shared + step % STAGES * STAGE;
-        math.multiply(stage, stage + LoadA::WORDS);
+        fill(k + (STAGES - 1) * DEPTH);
+        math.multiply(stage_of(k), stage_of(k) + LoadA::WORDS);
     }
     cp_async_wait<0>();
     __syncthreads();
@@ -153,14 +154,14 @@ struct Gemm {
         const int end = min(begin + each, depth);
         const int outer = product / p.batch_inner;
         const int inner = product % p.batch_inner;
-        a += outer * p.a_outer + inner * p.a_inner;
-        b += outer * p.b_outer + inner * p.b_inner;
+        const int a_base = outer * p.a_outer + inner * p.a_inner;
+        const int b_base = outer * p.b_outer + inner * p.b_inner;
         out += ((long long)split * p.batch + product) * p.out_size;
 
         float* shared = reinterpret_cast<float*>(shared_memory);
         Math<LoadA, LoadB> math;
-        stream<STAGES>(math, shared, LoadA(p, phase, first_m), LoadB(p, phase, first_n), a, b, p,
-                       phase, begin, end);
+        stream<STAGES>(math, shared, LoadA(p, phase, first_m, a_base),
+                       LoadB(p, phase, first_n, b_base), a, b, p, phase, begin, end);
         math.write(shared, OUT_PITCH);
         __syncthreads();
         store<Gemm, Kind::PIXEL_ROWS>(shared, out, bias, p, phase, first_m, first_n, activation,

@@ -38,7 +38,7 @@ class Tile(NamedTuple):
 
 # (m, n) -> tile, as the constants in gemm_tiled.cu and gemm_tensor.cu.
 FP32_TILES = {
-    (128, 128): Tile(256, 2, 1.0),
+    (128, 128): Tile(256, 3, 1.0),
     (64, 64): Tile(128, 2, 0.8),
     (128, 32): Tile(128, 2, 0.7),
 }
@@ -59,8 +59,8 @@ TENSOR = Source(
 )
 SUM = Source("gemm_sum.cu")
 
-# For the model of the cost: multiplications per clock of a multiprocessor, bytes per clock of the
-# whole GPU, and clocks to fill a pipeline, to store a tile, to launch once more. An H100's, roughly.
+# For the model of the cost, an H100's, roughly: multiplications per clock of a multiprocessor, bytes
+# per clock of the whole GPU, clocks to begin and end a large tile, clocks to launch once more.
 RATE = {"fp32": 128, "tf32": 512, "bf16": 1024}
 MEMORY_RATE = 1500
 START, LAUNCH = 2000, 4000
@@ -90,9 +90,9 @@ _PHASE = np.dtype(
     + [("image", _DIVISOR), ("line", _DIVISOR)]
 )
 _PROBLEM = np.dtype(
-    [(name, "i8") for name in ("a_outer", "a_inner", "b_outer", "b_inner", "out_size")]
-    + [(name, "i4") for name in ("batch", "batch_inner", "height", "width")]
-    + [(name, "i4") for name in ("image_step", "line_step", "pixel_step")]
+    [("out_size", "i8"), ("batch", "i4"), ("batch_inner", "i4")]
+    + [(name, "i4") for name in ("a_outer", "a_inner", "b_outer", "b_inner")]
+    + [(name, "i4") for name in ("height", "width", "image_step", "line_step", "pixel_step")]
     + [(name, "i4") for name in ("stride_h", "stride_w", "origin_h", "origin_w")]
     + [("channels", _DIVISOR)]
     + [(name, "i4") for name in ("other_step", "a_aligned", "b_aligned", "m", "n")]
@@ -222,7 +222,7 @@ def candidates(product: Product) -> list[Config]:
 
 def _candidates(kind, m, n, k, phases, batch, arithmetic, shared) -> list[Config]:
     tiles = [t for t in _tiles(arithmetic) if shared_bytes(kind, arithmetic, *t) <= shared]
-    most = min(-(-k // DEPTH) // LEAST_STEPS, MOST_PARTS // max(1, phases * batch * m * n))
+    most = min(blocks(k, DEPTH) // LEAST_STEPS, MOST_PARTS // max(1, phases * batch * m * n))
     splits = [s for s in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_SPLITS) if s <= max(1, most)]
     return [Config(arithmetic, *tile, s) for tile in tiles for s in splits]
 
@@ -230,11 +230,11 @@ def _candidates(kind, m, n, k, phases, batch, arithmetic, shared) -> list[Config
 def _clocks(config: Config, m: int, n: int, k: int, products: int, processors: int) -> float:
     """Each multiprocessor works through its share of the tiles; parts are written and read."""
     tile = _tiles(config.arithmetic)[config.m, config.n]
-    tiles = products * -(-m // config.m) * -(-n // config.n) * config.splits
-    steps = -(-(-(-k // DEPTH)) // config.splits)
+    tiles = products * blocks(m, config.m) * blocks(n, config.n) * config.splits
+    steps = blocks(blocks(k, DEPTH), config.splits)
     area = config.m * config.n
     multiply = steps * DEPTH * area / (RATE[config.arithmetic] * tile.speed)
-    clocks = -(-tiles // processors) * (multiply + START * area / 2**14) + START
+    clocks = blocks(tiles, processors) * (multiply + START * area / 2**14) + START
     if config.splits > 1:
         clocks += LAUNCH + 8 * config.splits * products * m * n / MEMORY_RATE
     return clocks
@@ -298,7 +298,7 @@ def _launch(product, config, out, a, b, bias, activation, slope) -> None:
     source = TILED
     if arithmetic != "fp32":
         source, macros["ARITHMETIC"] = TENSOR, ARITHMETIC[arithmetic]
-    tiles = -(-product.m // m) * -(-product.n // n)
+    tiles = blocks(product.m, m) * blocks(product.n, n)
     source.kernel(product.kind, **macros)(
         tiles * product.phases * splits * product.batch,
         _tiles(arithmetic)[m, n].threads,

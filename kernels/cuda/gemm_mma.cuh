@@ -9,91 +9,84 @@
 #pragma once
 #include "gemm_problem.cuh"
 
-template <class Block, int COUNT>  // COUNT fragments of 16 rows
-struct FragmentsA {
+template <class Block>
+struct FragmentsA {  // of 16 rows, 2 read at a time
     static __device__ __forceinline__ int row(int f, int half, int group) {
         return Block::K_MAJOR ? f * 16 + half * 8 + group
                               : f / 2 * 32 + group * 4 + f % 2 * 2 + half;
     }
 
-    static __device__ __forceinline__ void read(unsigned (&a)[COUNT][4], const float* block, int k,
-                                                int lane) {
+    static __device__ __forceinline__ void read(unsigned (&a)[2][4], const float* block, int f,
+                                                int k, int lane) {
         if constexpr (Block::K_MAJOR) {
-            const float* from = block + lane % 16 * Block::PITCH + k + lane / 16 * 4;
-#pragma unroll
-            for (int f = 0; f < COUNT; ++f) ldmatrix_x4(a[f], from + f * 16 * Block::PITCH);
+            const float* from = block + (f * 16 + lane % 16) * Block::PITCH + k + lane / 16 * 4;
+            ldmatrix_x4(a[0], from);
+            ldmatrix_x4(a[1], from + 16 * Block::PITCH);
         } else {
-            const float* from = block + (k + lane % 4) * Block::PITCH + lane / 4 * 4;
-#pragma unroll
-            for (int f = 0; f < COUNT; f += 2) {
-                const float* low = from + f * 16;
-                const float* high = low + 4 * Block::PITCH;
-                const uint4 v = *reinterpret_cast<const uint4*>(low);
-                const uint4 w = *reinterpret_cast<const uint4*>(high);
-                a[f][0] = v.x, a[f][1] = v.y, a[f][2] = w.x, a[f][3] = w.y;
-                a[f + 1][0] = v.z, a[f + 1][1] = v.w, a[f + 1][2] = w.z, a[f + 1][3] = w.w;
-            }
+            const float* from = block + (k + lane % 4) * Block::PITCH + f * 16 + lane / 4 * 4;
+            const uint4 v = *reinterpret_cast<const uint4*>(from);
+            const uint4 w = *reinterpret_cast<const uint4*>(from + 4 * Block::PITCH);
+            a[0][0] = v.x, a[0][1] = v.y, a[0][2] = w.x, a[0][3] = w.y;
+            a[1][0] = v.z, a[1][1] = v.w, a[1][2] = w.z, a[1][3] = w.w;
         }
     }
 };
 
-template <class Block, int COUNT>  // COUNT fragments of 8 columns
-struct FragmentsB {
+template <class Block>
+struct FragmentsB {  // of 8 columns, 4 read at a time
     static __device__ __forceinline__ int column(int f, int position) {
         return Block::K_MAJOR ? f * 8 + position : f / 4 * 32 + position * 4 + f % 4;
     }
 
-    static __device__ __forceinline__ void read(unsigned (&b)[COUNT][2], const float* block, int k,
+    static __device__ __forceinline__ void read(unsigned (*b)[2], const float* block, int f, int k,
                                                 int lane) {
         if constexpr (Block::K_MAJOR) {
-            const int row = lane / 16 * 8 + lane % 8;
+            const int row = f * 8 + lane / 16 * 8 + lane % 8;
             const float* from = block + row * Block::PITCH + k + lane / 8 % 2 * 4;
 #pragma unroll
-            for (int f = 0; f < COUNT; f += 2) {
+            for (int pair = 0; pair < 4; pair += 2) {
                 unsigned v[4];
-                ldmatrix_x4(v, from + f * 8 * Block::PITCH);
-                b[f][0] = v[0], b[f][1] = v[1], b[f + 1][0] = v[2], b[f + 1][1] = v[3];
+                ldmatrix_x4(v, from + pair * 8 * Block::PITCH);
+                b[pair][0] = v[0], b[pair][1] = v[1], b[pair + 1][0] = v[2], b[pair + 1][1] = v[3];
             }
         } else {
-            const float* from = block + (k + lane % 4) * Block::PITCH + lane / 4 * 4;
-#pragma unroll
-            for (int f = 0; f < COUNT; f += 4) {
-                const float* low = from + f * 8;
-                const float* high = low + 4 * Block::PITCH;
-                const uint4 v = *reinterpret_cast<const uint4*>(low);
-                const uint4 w = *reinterpret_cast<const uint4*>(high);
-                b[f][0] = v.x, b[f + 1][0] = v.y, b[f + 2][0] = v.z, b[f + 3][0] = v.w;
-                b[f][1] = w.x, b[f + 1][1] = w.y, b[f + 2][1] = w.z, b[f + 3][1] = w.w;
-            }
+            const float* from = block + (k + lane % 4) * Block::PITCH + f * 8 + lane / 4 * 4;
+            const uint4 v = *reinterpret_cast<const uint4*>(from);
+            const uint4 w = *reinterpret_cast<const uint4*>(from + 4 * Block::PITCH);
+            b[0][0] = v.x, b[1][0] = v.y, b[2][0] = v.z, b[3][0] = v.w;
+            b[0][1] = w.x, b[1][1] = w.y, b[2][1] = w.z, b[3][1] = w.w;
         }
     }
 };
 
-// sums += A B over DEPTH values of k. Words of float32 are rounded to nearest: the tensor core would
-// cut off the bits that it doesn't read, and sums of cut numbers drift.
+// How words of float32 become what the tensor core multiplies. TF32: rounded to nearest; the core
+// would cut off the bits that it doesn't read, and sums of cut numbers drift.
 struct Tf32 {
     static constexpr int DEPTH = 8;
 
-    template <class Rows, class Columns, int M, int N>
-    static __device__ __forceinline__ void step(float (&sums)[M][N][4], const float* a_block,
-                                                const float* b_block, int k, int lane) {
-        unsigned a[M][4], b[N][2];
-        Rows::read(a, a_block, k, lane);
-        Columns::read(b, b_block, k, lane);
-        round(a);
-        round(b);
+    template <class Rows>
+    static __device__ __forceinline__ void read_a(unsigned (&a)[2][4], const float* block, int f,
+                                                  int k, int lane) {
+        Rows::read(a, block, f, k, lane);
 #pragma unroll
-        for (int i = 0; i < M; ++i)
+        for (int i = 0; i < 2; ++i)
 #pragma unroll
-            for (int j = 0; j < N; ++j) mma_m16n8k8_tf32(sums[i][j], a[i], b[j]);
+            for (int w = 0; w < 4; ++w) a[i][w] = to_tf32(__uint_as_float(a[i][w]));
     }
 
-    template <int COUNT, int WORDS>
-    static __device__ __forceinline__ void round(unsigned (&values)[COUNT][WORDS]) {
+    template <class Columns>
+    static __device__ __forceinline__ void read_b(unsigned (*b)[2], const float* block, int f,
+                                                  int k, int lane) {
+        Columns::read(b, block, f, k, lane);
 #pragma unroll
-        for (int i = 0; i < COUNT; ++i)
+        for (int j = 0; j < 4; ++j)
 #pragma unroll
-            for (int w = 0; w < WORDS; ++w) values[i][w] = to_tf32(__uint_as_float(values[i][w]));
+            for (int w = 0; w < 2; ++w) b[j][w] = to_tf32(__uint_as_float(b[j][w]));
+    }
+
+    static __device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4],
+                                                    const unsigned (&b)[2]) {
+        mma_m16n8k8_tf32(sums, a, b);
     }
 };
 
@@ -102,31 +95,40 @@ struct Tf32 {
 struct Bf16 {
     static constexpr int DEPTH = 16;
 
-    template <class Rows, class Columns, int M, int N>
-    static __device__ __forceinline__ void step(float (&sums)[M][N][4], const float* a_block,
-                                                const float* b_block, int k, int lane) {
-        unsigned a[M][4], b[N][2];
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            unsigned words_a[M][4], words_b[N][2];
-            Rows::read(words_a, a_block, k + half * 8, lane);
-            Columns::read(words_b, b_block, k + half * 8, lane);
-#pragma unroll
-            for (int i = 0; i < M; ++i) {
-                a[i][half * 2] = pair(words_a[i][0], words_a[i][2]);
-                a[i][half * 2 + 1] = pair(words_a[i][1], words_a[i][3]);
-            }
-#pragma unroll
-            for (int j = 0; j < N; ++j) b[j][half] = pair(words_b[j][0], words_b[j][1]);
-        }
-#pragma unroll
-        for (int i = 0; i < M; ++i)
-#pragma unroll
-            for (int j = 0; j < N; ++j) mma_m16n8k16_bf16(sums[i][j], a[i], b[j]);
-    }
-
     static __device__ __forceinline__ unsigned pair(unsigned low, unsigned high) {
         return pack_bf16(__uint_as_float(low), __uint_as_float(high));
+    }
+
+    template <class Rows>
+    static __device__ __forceinline__ void read_a(unsigned (&a)[2][4], const float* block, int f,
+                                                  int k, int lane) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            unsigned words[2][4];
+            Rows::read(words, block, f, k + half * 8, lane);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                a[i][half * 2] = pair(words[i][0], words[i][2]);
+                a[i][half * 2 + 1] = pair(words[i][1], words[i][3]);
+            }
+        }
+    }
+
+    template <class Columns>
+    static __device__ __forceinline__ void read_b(unsigned (*b)[2], const float* block, int f,
+                                                  int k, int lane) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            unsigned words[4][2];
+            Columns::read(words, block, f, k + half * 8, lane);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) b[j][half] = pair(words[j][0], words[j][1]);
+        }
+    }
+
+    static __device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4],
+                                                    const unsigned (&b)[2]) {
+        mma_m16n8k16_bf16(sums, a, b);
     }
 };
 
@@ -136,8 +138,8 @@ struct Mma {
     static constexpr int WARP_M = A::ROWS / M_WARPS, WARP_N = B::ROWS / N_WARPS;
     static constexpr int M = WARP_M / 16, N = WARP_N / 8;
     static_assert(WARP_M % 32 == 0 && WARP_N % 32 == 0, "a lane reads 4 rows in each of 8 groups");
-    using Rows = FragmentsA<A, M>;
-    using Columns = FragmentsB<B, N>;
+    using Rows = FragmentsA<A>;
+    using Columns = FragmentsB<B>;
     float sums[M][N][4] = {};
     const int lane = threadIdx.x % WARP;
     const int warp_m = threadIdx.x / WARP / N_WARPS * WARP_M;
@@ -148,7 +150,21 @@ struct Mma {
         b_block += warp_n * (B::K_MAJOR ? B::PITCH : 1);
 #pragma unroll
         for (int k = 0; k < A::DEPTH; k += Arithmetic::DEPTH)
-            Arithmetic::template step<Rows, Columns>(sums, a_block, b_block, k, lane);
+            step(a_block, b_block, k);
+    }
+
+    __device__ __forceinline__ void step(const float* a_block, const float* b_block, int k) {
+        unsigned b[N][2];
+#pragma unroll
+        for (int j = 0; j < N; j += 4) Arithmetic::template read_b<Columns>(b + j, b_block, j, k, lane);
+#pragma unroll
+        for (int i = 0; i < M; i += 2) {
+            unsigned a[2][4];
+            Arithmetic::template read_a<Rows>(a, a_block, i, k, lane);
+#pragma unroll
+            for (int j = 0; j < 2 * N; ++j)
+                Arithmetic::multiply(sums[i + j / N][j % N], a[j / N], b[j % N]);
+        }
     }
 
     __device__ __forceinline__ void write(float* tile, int pitch) const {

@@ -50,9 +50,9 @@ struct Phase {
 };
 
 struct Problem {
-    long long a_outer, a_inner, b_outer, b_inner;  // steps between the products of a batch
-    long long out_size;                            // elements of the output of one product
-    int batch, batch_inner;                        // the batch is (outer, inner)
+    long long out_size;                      // elements of the output of one product
+    int batch, batch_inner;                  // products; the batch is (outer, inner)
+    int a_outer, a_inner, b_outer, b_inner;  // steps between the products' operands
     // The gathered image (N, height, width, channels), steps in elements, channels contiguous.
     int height, width, image_step, line_step, pixel_step;
     int stride_h, stride_w, origin_h, origin_w;
@@ -98,7 +98,8 @@ __device__ __forceinline__ void copy_async(float* shared, const float* global, b
         cp_async_4(shared, global, inside);
 }
 
-// A loader copies a block of ROWS x DEPTH values of its operand. Every thread copies chunks of 4
+// A loader copies a block of ROWS x DEPTH values of its operand, from the row `first` and from the
+// element `base` of its array on. Arrays have fewer than 2^30 elements: offsets fit 32 bits. Every thread copies chunks of 4
 // words that are neighbours in memory. Where they can't be read by 16 bytes (3 channels, an odd
 // address) the words of a chunk are looked up and copied one by one: slower, never wrong.
 // The chunks of a thread share their column (K-major) or their row (MN-major), so that one look-up
@@ -121,10 +122,9 @@ struct MNMajor {
     static constexpr int PITCH = ROWS + 8;
     static constexpr int WORDS = DEPTH * PITCH;
     static constexpr bool K_MAJOR = false;
-    static constexpr int ACROSS = ROWS / 4 < THREADS / DEPTH ? ROWS / 4 : THREADS / DEPTH;
-    static constexpr int DOWN = THREADS / ACROSS;     // values of k copied at the same time
+    static constexpr int ACROSS = THREADS / DEPTH;    // threads along the row of one k
     static constexpr int CHUNKS = ROWS / 4 / ACROSS;  // of a thread
-    static_assert(DEPTH % DOWN == 0 && ROWS % (4 * ACROSS) == 0, "tile");
+    static_assert(THREADS % DEPTH == 0 && CHUNKS * ACROSS * 4 == ROWS, "tile");
 };
 
 // Pixels x (tap, channel), contiguous in k: A of the output and of the input gradient.
@@ -133,11 +133,13 @@ struct GatheredRows : Layout {
     Corner corners[Layout::CHUNKS];
     const int row, column;
 
-    __device__ GatheredRows(const Problem& p, const Phase& phase, int first)
+    __device__ GatheredRows(const Problem& p, const Phase& phase, int first, int base)
         : row(threadIdx.x / Layout::ACROSS), column(threadIdx.x % Layout::ACROSS * 4) {
 #pragma unroll
-        for (int i = 0; i < Layout::CHUNKS; ++i)
+        for (int i = 0; i < Layout::CHUNKS; ++i) {
             corners[i] = corner_of(p, phase, first + row + i * Layout::DOWN);
+            corners[i].offset += base;
+        }
     }
 
     template <int WIDTH>
@@ -161,6 +163,7 @@ struct GatheredRows : Layout {
     __device__ void load(float* block, const float* data, const Problem& p, const Phase& phase,
                          int k0, int end) const {
         if (p.a_aligned) return copy<4>(block, data, p, phase, k0, end, column);
+#pragma unroll 1
         for (int word = column; word < column + 4; ++word)
             copy<1>(block, data, p, phase, k0, end, word);
     }
@@ -169,10 +172,10 @@ struct GatheredRows : Layout {
 // Rows of W, contiguous in k: B of the output.
 template <class Layout>
 struct WeightRows : Layout {
-    const int first, row, column;
+    const int first, base, row, column;
 
-    __device__ WeightRows(const Problem&, const Phase&, int first)
-        : first(first), row(threadIdx.x / Layout::ACROSS),
+    __device__ WeightRows(const Problem&, const Phase&, int first, int base)
+        : first(first), base(base), row(threadIdx.x / Layout::ACROSS),
           column(threadIdx.x % Layout::ACROSS * 4) {}
 
     template <int WIDTH>
@@ -184,13 +187,14 @@ struct WeightRows : Layout {
             const int o = first + row + i * Layout::DOWN;
             const bool inside = k < end && o < p.n;
             copy_async<WIDTH>(block + (row + i * Layout::DOWN) * Layout::PITCH + word,
-                              inside ? data + (long long)o * p.other_step + k : data, inside);
+                              inside ? data + base + o * p.other_step + k : data, inside);
         }
     }
 
     __device__ void load(float* block, const float* data, const Problem& p, const Phase&, int k0,
                          int end) const {
         if (p.b_aligned) return copy<4>(block, data, p, k0, end, column);
+#pragma unroll 1
         for (int word = column; word < column + 4; ++word)
             copy<1>(block, data, p, k0, end, word);
     }
@@ -200,10 +204,10 @@ struct WeightRows : Layout {
 // Without taps, the rows of g as they lie: A of the weight gradient.
 template <class Layout, bool TAPS>
 struct Columns : Layout {
-    const int first, row, column;
+    const int first, base, row, column;
 
-    __device__ Columns(const Problem&, const Phase&, int first)
-        : first(first), row(threadIdx.x / Layout::ACROSS),
+    __device__ Columns(const Problem&, const Phase&, int first, int base)
+        : first(first), base(base), row(threadIdx.x / Layout::ACROSS),
           column(threadIdx.x % Layout::ACROSS * 4) {}
 
     template <int WIDTH>
@@ -220,25 +224,21 @@ struct Columns : Layout {
     __device__ void load(float* block, const float* data, const Problem& p, const Phase& phase,
                          int k0, int end) const {
         const int count = TAPS ? p.n : p.m;
-#pragma unroll
-        for (int k = row; k < Layout::DEPTH; k += Layout::DOWN) {
-            const bool exists = k0 + k < end;
-            const float* source = data;
-            if (exists && TAPS) {
-                const int tap = divide(k0 + k, p.channels);
-                const int o = k0 + k - tap * (int)p.channels.divisor;
-                source += (long long)o * p.other_step + p.taps[phase.first_tap + tap].weight;
-            } else if (exists) {
-                source += (long long)(k0 + k) * p.other_step;
-            }
-            float* line = block + k * Layout::PITCH;
-            if (TAPS ? p.b_aligned : p.a_aligned) {
-                copy<4>(line, source, exists, count, column);
-            } else {
-                for (int word = column; word < column + 4; ++word)
-                    copy<1>(line, source, exists, count, word);
-            }
+        const int k = k0 + row;
+        const bool exists = k < end;
+        const float* source = data + base;
+        if (exists && TAPS) {
+            const int tap = divide(k, p.channels);
+            const int o = k - tap * (int)p.channels.divisor;
+            source += o * p.other_step + p.taps[phase.first_tap + tap].weight;
+        } else if (exists) {
+            source += k * p.other_step;
         }
+        float* line = block + row * Layout::PITCH;
+        if (TAPS ? p.b_aligned : p.a_aligned) return copy<4>(line, source, exists, count, column);
+#pragma unroll 1
+        for (int word = column; word < column + 4; ++word)
+            copy<1>(line, source, exists, count, word);
     }
 };
 
@@ -250,14 +250,14 @@ struct GatheredColumns : Layout {
     };
 
     Place places[Layout::CHUNKS];  // of aligned chunks
-    const int first, row, column;
+    const int first, base, row, column;
 
-    static __device__ Place place(const Problem& p, int n) {
+    __device__ Place place(const Problem& p, int n) const {
         if (n >= p.n) return {0, OUTSIDE, OUTSIDE};
         const int index = divide(n, p.channels);
         const Tap tap = p.taps[index];
         const int channel = n - index * (int)p.channels.divisor;
-        return {tap.dh * p.line_step + tap.dw * p.pixel_step + channel, tap.dh, tap.dw};
+        return {base + tap.dh * p.line_step + tap.dw * p.pixel_step + channel, tap.dh, tap.dw};
     }
 
     template <int WIDTH>
@@ -268,8 +268,8 @@ struct GatheredColumns : Layout {
         copy_async<WIDTH>(target, inside ? data + corner.offset + at.shift : data, inside);
     }
 
-    __device__ GatheredColumns(const Problem& p, const Phase&, int first)
-        : first(first), row(threadIdx.x / Layout::ACROSS),
+    __device__ GatheredColumns(const Problem& p, const Phase&, int first, int base)
+        : first(first), base(base), row(threadIdx.x / Layout::ACROSS),
           column(threadIdx.x % Layout::ACROSS * 4) {
 #pragma unroll
         for (int i = 0; i < Layout::CHUNKS; ++i)
@@ -278,19 +278,17 @@ struct GatheredColumns : Layout {
 
     __device__ void load(float* block, const float* data, const Problem& p, const Phase& phase,
                          int k0, int end) const {
+        const Corner corner = corner_of(p, phase, k0 + row < end ? k0 + row : phase.pixels);
+        float* target = block + row * Layout::PITCH + column;
 #pragma unroll
-        for (int k = row; k < Layout::DEPTH; k += Layout::DOWN) {
-            const Corner corner = corner_of(p, phase, k0 + k < end ? k0 + k : phase.pixels);
-            float* target = block + k * Layout::PITCH + column;
-#pragma unroll
-            for (int i = 0; i < Layout::CHUNKS; ++i) {
-                const int at = i * Layout::ACROSS * 4;
-                if (p.b_aligned) {
-                    copy<4>(target + at, data, p, corner, places[i]);
-                } else {
-                    for (int word = at; word < at + 4; ++word)
-                        copy<1>(target + word, data, p, corner, place(p, first + column + word));
-                }
+        for (int i = 0; i < Layout::CHUNKS; ++i) {
+            const int at = i * Layout::ACROSS * 4;
+            if (p.b_aligned) {
+                copy<4>(target + at, data, p, corner, places[i]);
+            } else {
+#pragma unroll 1
+                for (int word = at; word < at + 4; ++word)
+                    copy<1>(target + word, data, p, corner, place(p, first + column + word));
             }
         }
     }

@@ -8,7 +8,7 @@
 //   - mma.sync multiplies 16x8x8 (TF32) or 16x8x16 (bfloat16) with one instruction of a warp
 //   - ldmatrix, or 128-bit loads, hand a fragment to a warp without bank conflicts
 //   - 4 stages of cp.async: 3 x 16 values of k on their way, some 1000 clocks of memory latency
-// FLOPs: 2 M N K. Any sizes below 2^31 elements an operand; edges are filled with zeros.
+// FLOPs: 2 M N K. Any sizes, operands of fewer than 2^30 elements; edges are filled with zeros.
 // Tiles: 128x128 (8 warps of 64x32), 128x64 (8 of 32x32), 64x64 and 128x32 (4 of 32x32).
 // Two blocks of 128x128 share a multiprocessor: 128 registers a thread, 82 KiB each.
 #include "gemm.cuh"

@@ -6,21 +6,24 @@
 //   - operands come through shared memory, 16 values of k at a time: each is read from memory
 //     once per tile, not once per product
 //   - a thread holds 8 x 8 (or 8 x 4) sums: one 128-bit shared load feeds 16 (or 10) multiplications
-//   - the next 16 values of k arrive by cp.async while these are multiplied (two buffers; before
-//     sm_80 the copy waits)
+//   - the next 16 values of k arrive by cp.async while these are multiplied (before sm_80 the copy
+//     is one of loads and stores)
 //   - k is split between blocks where tiles are too few; sum_splits adds the parts in a fixed order
-// FLOPs: 2 M N K. Any sizes below 2^31 elements an operand; edges are filled with zeros.
-// Tiles: 128x128 (256 threads, 8x8), 64x64 (128, 8x4), 128x32 (128, 8x4), 2 stages.
+// FLOPs: 2 M N K. Any sizes, operands of fewer than 2^30 elements; edges are filled with zeros.
+// Tiles: 128x128 (256 threads, 8x8, 3 buffers), 64x64 and 128x32 (128 threads, 8x4, 2 buffers).
 #include "gemm.cuh"
 #include "gemm_ffma.cuh"
 
 constexpr int PER_THREAD = TILE_N == 128 ? 8 : 4;  // columns of a thread
 constexpr int BLOCK = TILE_M * TILE_N / (8 * PER_THREAD);
-constexpr int RESIDENT = TENSOR_CORES ? 512 / BLOCK : 1;  // blocks on a multiprocessor: 128 registers
+// 8x8 sums and their factors take some 150 registers: one block on a multiprocessor. It gets a third
+// buffer, for which the finished tile needs the room anyway.
+constexpr int RESIDENT = TENSOR_CORES && PER_THREAD < 8 ? 4 : 1;
+constexpr int STAGES = PER_THREAD < 8 ? 2 : 3;
 
 template <class A, class B>
 using Math = Ffma<A, B, 8, PER_THREAD>;
-using Tile = Gemm<TILE_M, TILE_N, 16, 2, BLOCK, Math>;
+using Tile = Gemm<TILE_M, TILE_N, 16, STAGES, BLOCK, Math>;
 
 extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT)
 output(float* y, const float* x, const float* weight, const float* bias,
