@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ def pack_of(groups: int, inner: int, *arrays: Any) -> int:
     return PACK if along % PACK == 0 and all(a.data.ptr % 16 == 0 for a in arrays) else 1
 
 
+@functools.lru_cache(4096)  # a model asks for the same few sizes in every step
 def plan(
     batch: int, outer: int, groups: int, inner: int, *, pack: int = 1, split: bool = True
 ) -> Walk:
