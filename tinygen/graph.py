@@ -111,6 +111,7 @@ class CapturedStep:
         self._graph: Any = None
         self._live: dict[Any, Live] = {}
         self._host: list[Callable[[], None]] = []
+        self._kept: list[Any] = []
 
     def __call__(self, *arguments: Any) -> Any:
         arrays = [_array(self.function, a) for a in arguments]
@@ -152,6 +153,11 @@ class CapturedStep:
         """Have the host's part of the step done at each replay, where no Python of it runs."""
         if self.recording:
             self._host.append(effect)
+
+    def keep(self, thing: Any) -> None:
+        """Hold what the recorded kernels know by address only, as long as there is the graph."""
+        if self.recording:
+            self._kept.append(thing)
 
     def begun(self, key: Any, value: Any, end: Callable[[Any], None]) -> Any:
         """The value given at the key's first use in this call; `end(value)` runs at its end."""

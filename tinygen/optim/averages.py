@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import device as _device
+from .. import graph
 from ..autograd import no_grad
 from ..device import array_module, kernels
 from ..tensor import Tensor
@@ -41,7 +42,10 @@ class ExponentialMovingAverage:
         arrays = [p.data for p in self.params]
         if self._packed != list(map(id, arrays)):  # the packs keep the arrays alive
             self._packed, self._packs = list(map(id, arrays)), self._pack(arrays)
+        captured = graph.active()
         for rule, pack in self._packs:
+            if captured is not None:
+                captured.keep(pack)
             rule.ema_step(pack, self.decay)
 
     def _pack(self, arrays: list) -> list:

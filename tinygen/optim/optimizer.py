@@ -89,37 +89,38 @@ class Optimizer:
             alike: dict[tuple[np.dtype, int], list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    self._steps[id(p)] += 1
                     alike.setdefault((p.data.dtype, self._steps[id(p)]), []).append(p)
-            for (_, step), params in alike.items():
+            for (_, done), params in alike.items():
                 grads = [p.grad.data for p in params]
                 rule = kernels("optim", params[0].data)
                 pack = self._pack(rule, params, self._needed(group))
                 captured = graph.active()
                 if captured is None:
-                    self._update(rule, pack, grads, group, step)
+                    self._update(rule, pack, grads, group, done + 1)
                 else:
+                    captured.keep(pack)
                     self._update(rule, pack, grads, *self._live(captured, group, params))
+                self._count(params)
                 for p in params:  # a graph that still needs the old values must notice
                     p.version[0] += 1
                     p.version[1] = f"{type(self).__name__}.step"
 
+    def _count(self, params: list[Tensor]) -> None:
+        for p in params:
+            self._steps[id(p)] += 1
+
     def _live(self, captured: graph.CapturedStep, group: dict, params: list[Tensor]):
-        """The options and the step count, read from device memory by a replay's kernels."""
+        """The options and the step's number, in device memory, where a replay's kernels read them."""
         steps, first = self._steps, id(params[0])
 
-        def count_again() -> None:
-            for p in params:
-                steps[id(p)] += 1
-
         def end(begin: int) -> None:
-            count.advance = steps[first] - begin
+            done.advance = steps[first] - begin
 
         lr = captured.live((id(group), "lr"), lambda: group["lr"], np.float64)
-        count = captured.live(first, lambda: steps[first], np.int64)
-        captured.begun(first, steps[first] - 1, end)  # this update is counted already
-        captured.on_replay(count_again)
-        step = count.array
+        done = captured.live(first, lambda: steps[first], np.int64)
+        captured.begun(first, steps[first], end)
+        captured.on_replay(lambda: self._count(params))
+        step = done.array
         step += 1
         return {**group, "lr": lr.array}, step
 

@@ -37,17 +37,25 @@ class MemoryPointer:
 
 
 class Block:
-    """A piece of device memory, given back to its pool when nothing refers to it."""
+    """A piece of device memory, given back to its pool when nothing refers to it.
+
+    Work that was queued before may still use it, and so may a graph at every replay.
+    """
 
     def __init__(self, pool: MemoryPool, nbytes: int) -> None:
         self.pool, self.size = pool, -(-nbytes // ROUND) * ROUND
-        self.key = current().ptr, self.size
+        self.stream = current()
+        self.key = self.stream.ptr, self.size
         pool.take(self.key, nbytes)
         self.allocation = emulator.allocate(nbytes)
+        self.of_graph = self.stream.is_capturing()
+        if self.of_graph:
+            self.stream.graph.memory.append(self.allocation)
 
     def __del__(self) -> None:
-        if hasattr(self, "allocation"):
-            self.allocation.free()
+        if hasattr(self, "of_graph"):
+            if not self.of_graph:
+                self.stream.add(self.allocation.free)
             self.pool.free[self.key] += 1
 
 

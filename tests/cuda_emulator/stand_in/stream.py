@@ -125,6 +125,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.work: list[Work] = []
+        self.memory: list = []  # what was allocated for it
         self.broken = ""
 
     def launch(self, stream: Stream | None = None) -> None:
