@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import random
 from ..autograd import Op
-from ..device import array_module, device_of, kernels, move
+from ..device import array_module, device_of, kernels
 from ..tensor import Tensor
 from . import elementwise as E
 
@@ -92,6 +92,20 @@ class Erf(Op):
         return grad * (2 / math.sqrt(math.pi)) * E.exp(-x * x)
 
 
+class Dropout(Op):
+    """x · keep / (1 - p), with `keep` of zeros and ones: linear, so its own gradient."""
+
+    def __init__(self, keep, scale: float):
+        self.keep, self.scale = keep, scale
+
+    def forward(self, x):
+        steps = [("mul", self.keep), ("mul", self.scale)]
+        return kernels("elementwise", x).chain(x, steps)
+
+    def backward(self, grad):
+        return Dropout(self.keep, self.scale)(grad)
+
+
 def relu(input):
     """max(x, 0); the gradient at 0 is 0."""
     return Activation("relu")(input)
@@ -152,6 +166,5 @@ def dropout(input, p: float = 0.5, *, training: bool = True):
     if p == 1:
         return input * 0.0
     data = input.data if isinstance(input, Tensor) else input
-    keep = random.bernoulli(input.shape, 1 - p, dtype=data.dtype)
-    keep *= 1 / (1 - p)
-    return input * move(keep, device_of(data))
+    keep = random.bernoulli(input.shape, 1 - p, data.dtype, device=device_of(data))
+    return Dropout(keep, 1 / (1 - p))(input)
