@@ -18,10 +18,9 @@ bool in_image(uintptr_t address) {
     return launch.image_begin <= address && address < launch.image_end;
 }
 
-}  // namespace
-
-void check_access(uintptr_t address, size_t bytes, Access access, const Site& site) {
-    if (!current || on_stack(*current, address)) return;
+// Beyond a thread's own stack.
+__attribute__((noinline)) void check_elsewhere(uintptr_t address, size_t bytes, Access access,
+                                               const Site& site) {
     if (++current->accesses > most_accesses) fault(site, "endless loop: 2^30 accesses to memory");
     if (is_shared(address)) return check_shared(address, bytes, access, site);
     if (in_image(address)) return;  // constants and __device__ variables
@@ -31,6 +30,12 @@ void check_access(uintptr_t address, size_t bytes, Access access, const Site& si
             fault(site, "%s of another thread's local memory", verb(access));
     fault(site, "global memory out of bounds: %s of %zu bytes, %s", verb(access), bytes,
           explain(address, bytes).c_str());
+}
+
+}  // namespace
+
+void check_access(uintptr_t address, size_t bytes, Access access, const Site& site) {
+    if (current && !on_stack(*current, address)) check_elsewhere(address, bytes, access, site);
 }
 
 }  // namespace emulator

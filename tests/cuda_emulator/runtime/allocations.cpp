@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -15,13 +14,13 @@ namespace {
 struct Allocation {
     uintptr_t begin;
     size_t size;
-    Cell* cells;  // one a byte, made at the first access by a kernel
+    Shadow shadow;  // made at the first access by a kernel
 };
 
 // Every allocation gets pages that no earlier one had, with a gap behind: an address that was
 // valid once stays recognisable, and a kernel that runs far past an end is in nobody's memory.
 constexpr size_t gap = 1 << 20;
-constexpr size_t largest_with_cells = 4 << 20;  // races in larger ones go unseen
+constexpr size_t largest_with_shadow = 4 << 20;  // races in larger ones go unseen
 constexpr size_t remembered = 1024;  // freed allocations that an error can still name
 
 std::map<uintptr_t, Allocation> live;
@@ -61,19 +60,14 @@ std::string describe(uintptr_t address) {
            std::to_string(a->size) + " bytes";
 }
 
-void drop_cells(Allocation& allocation) {
-    free(allocation.cells);
-    allocation.cells = nullptr;
-}
-
 }  // namespace
 
 bool check_global(uintptr_t address, size_t bytes, Access access, const Site& site) {
     Allocation* a = find(address, bytes);
     if (!a) return false;
-    if (a->size > largest_with_cells) return true;
-    if (!a->cells) a->cells = static_cast<Cell*>(calloc(a->size + word, sizeof(Cell)));
-    check_global_order(a->cells, address - a->begin, {address, bytes, access, site, describe});
+    if (a->size > largest_with_shadow) return true;
+    if (a->shadow.size() == 0) a->shadow.resize(a->size);
+    check_global_order(a->shadow, address - a->begin, {address, bytes, access, site, describe});
     return true;
 }
 
@@ -98,8 +92,8 @@ std::string explain(uintptr_t address, size_t bytes) {
     return "no allocation is near";
 }
 
-void clear_global_cells() {
-    for (auto& [begin, allocation] : live) drop_cells(allocation);
+void clear_global_shadows() {
+    for (auto& [begin, allocation] : live) allocation.shadow.clear();
 }
 
 }  // namespace emulator
@@ -115,7 +109,7 @@ EMULATOR_API void* emulator_allocate(size_t bytes) {
     next_address += (mapped + 2 * gap) / gap * gap;
     memset(memory, 0xff, bytes);
     const uintptr_t begin = reinterpret_cast<uintptr_t>(memory);
-    live[begin] = {begin, bytes, nullptr};
+    live[begin] = {begin, bytes, {}};
     live_bytes += bytes;
     return memory;
 }
@@ -125,7 +119,7 @@ EMULATOR_API void emulator_free(void* memory) {
     auto found = live.find(reinterpret_cast<uintptr_t>(memory));
     if (found == live.end()) return;
     memset(recent, 0, sizeof recent);
-    drop_cells(found->second);
+    found->second.shadow.clear();
     live_bytes -= found->second.size;
     freed.push_back(found->second);
     if (freed.size() > remembered) freed.pop_front();

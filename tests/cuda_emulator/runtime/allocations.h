@@ -11,6 +11,6 @@ bool check_global(uintptr_t address, size_t bytes, Access access, const Site& si
 // Where bytes lie that are in no allocation, in words.
 std::string explain(uintptr_t address, size_t bytes);
 
-void clear_global_cells();
+void clear_global_shadows();
 
 }  // namespace emulator

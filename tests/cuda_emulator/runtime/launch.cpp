@@ -125,8 +125,8 @@ private:
 void run_grid() {
     make_threads();
     if (clock_is_old()) {
-        clear_shared_cells();
-        clear_global_cells();
+        clear_shared_shadows();
+        clear_global_shadows();
         reset_clock();
     }
     begin_launch_order();

@@ -1,5 +1,6 @@
 #include "shadow.h"
 
+#include <cstdlib>
 #include <cstring>
 
 namespace emulator {
@@ -60,8 +61,7 @@ void check_after_other_blocks(const Cell& cell, const Span& span, size_t i) {
         race(span, i, "read", "another block");
 }
 
-void check_written(const Cell& cell, const Span& span, size_t i) {
-    if (written_by_this_block(cell)) return;
+[[noreturn]] void unwritten(const Cell& cell, const Span& span, size_t i) {
     fault(span.site, "unwritten shared memory: %s of %s%s", verb(span.access),
           span.describe(span.address + i).c_str(),
           cell.writer == pending_writer
@@ -107,22 +107,43 @@ const char* verb(Access access) {
     return verbs[static_cast<int>(access)];
 }
 
-void check_shared_order(Cell* cells, size_t first, const Span& span) {
-    visit(cells, first, span.bytes, [&](Cell& cell, size_t i) {
-        if (span.access != Access::write) check_written(cell, span, i - first);
+void Shadow::clear() {
+    free(words_);
+    free(bytes_);
+    words_ = bytes_ = nullptr;
+    size_ = 0;
+}
+
+void Shadow::resize(size_t bytes) {
+    clear();
+    // Untouched pages of large arrays of zeros take no memory; few words are ever split.
+    words_ = static_cast<Cell*>(calloc(bytes / word + 1, sizeof(Cell)));
+    bytes_ = static_cast<Cell*>(calloc(bytes + word, sizeof(Cell)));
+    size_ = bytes;
+}
+
+void Shadow::split(size_t which) {
+    for (size_t i = 0; i < word; ++i) bytes_[which * word + i] = words_[which];
+    words_[which].split = true;
+}
+
+bool written_by_this_block(const Cell& cell) { return cell.write_time >= block_begin; }
+
+void check_shared_order(Shadow& shadow, size_t first, const Span& span) {
+    shadow.visit(first, span.bytes, [&](Cell& cell, size_t i) {
+        if (span.access != Access::write && !written_by_this_block(cell))
+            unwritten(cell, span, i - first);
         check_order_in_block(cell, span, i - first);
     });
 }
 
-void check_global_order(Cell* cells, size_t first, const Span& span) {
-    visit(cells, first, span.bytes, [&](Cell& cell, size_t i) {
+void check_global_order(Shadow& shadow, size_t first, const Span& span) {
+    shadow.visit(first, span.bytes, [&](Cell& cell, size_t i) {
         if (!block_used_atomics) check_after_other_blocks(cell, span, i - first);
         check_order_in_block(cell, span, i - first);
     });
     block_used_atomics |= span.access == Access::atomic;
 }
-
-bool written_by_this_block(const Cell& cell) { return cell.write_time >= block_begin; }
 
 void mark_pending(Cell& cell) {
     cell.write_time = 0;

@@ -10,7 +10,7 @@ namespace {
 struct Region {
     uintptr_t begin;
     size_t size;
-    std::vector<Cell> cells;
+    Shadow shadow;
 
     bool has(uintptr_t address) const { return address - begin < size; }
 };
@@ -56,8 +56,8 @@ size_t fixed_bytes_in_use() {
     for (size_t i = 0; i < launch.shared_count; ++i) {
         const Symbol& symbol = launch.shared[i];
         bool written = false;
-        visit(fixed.cells.data(), symbol.address - fixed.begin, symbol.size,
-              [&](const Cell& cell, size_t) { written |= written_by_this_block(cell); });
+        fixed.shadow.visit(symbol.address - fixed.begin, symbol.size,
+                           [&](const Cell& cell, size_t) { written |= written_by_this_block(cell); });
         if (written) used += symbol.size;
     }
     return used;
@@ -72,14 +72,14 @@ bool is_shared(uintptr_t address) {
 void check_shared(uintptr_t address, size_t bytes, Access access, const Site& site) {
     check_bounds(address, bytes, access, site);
     Region& region = fixed.has(address) ? fixed : dynamic;
-    check_shared_order(region.cells.data(), address - region.begin,
+    check_shared_order(region.shadow, address - region.begin,
                        {address, bytes, access, site, describe});
 }
 
 void mark_pending(uintptr_t address, size_t bytes) {
     Region& region = fixed.has(address) ? fixed : dynamic;
-    visit(region.cells.data(), address - region.begin, bytes,
-          [](Cell& cell, size_t) { mark_pending(cell); });
+    region.shadow.visit(address - region.begin, bytes,
+                        [](Cell& cell, size_t) { mark_pending(cell); });
 }
 
 void begin_launch_shared() {
@@ -100,7 +100,7 @@ void begin_launch_shared() {
     dynamic.begin = reinterpret_cast<uintptr_t>(memory + margin);
     dynamic.size = launch.shared_bytes;
     for (Region* region : {&fixed, &dynamic})
-        if (region->cells.size() < region->size + word) region->cells.resize(region->size + word);
+        if (region->shadow.size() < region->size) region->shadow.resize(region->size);
 }
 
 void begin_block_shared() {
@@ -118,8 +118,8 @@ void end_first_block_shared() {
     }
 }
 
-void clear_shared_cells() {
-    for (Region* region : {&fixed, &dynamic}) region->cells.clear();
+void clear_shared_shadows() {
+    for (Region* region : {&fixed, &dynamic}) region->shadow.clear();
 }
 
 }  // namespace emulator
