@@ -13,7 +13,7 @@ import numpy as np
 from .blas import gemm, gemm_address, one_thread
 from .jit import kernel, prange, serial_kernel
 
-__all__ = ["matmul"]
+__all__ = ["linear", "matmul"]
 
 SMALL = 1 << 18  # multiplications: up to here NumPy's BLAS stays on one thread by itself
 BLOCK = 1 << 24  # multiplications for a task, some 0.5 ms: waking a thread can take 0.15 ms
@@ -21,7 +21,12 @@ TASKS = 16  # at most: each of them packs the other matrix anew
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a (m, k) times b (k, n) -> (m, n), C-contiguous; float32 or float64, any strides."""
+    """a (..., m, k) times b (..., k, n) -> (..., m, n), the axes before the last two broadcast.
+
+    Any strides; without those axes the result is C-contiguous. Batches are left to NumPy.
+    """
+    if a.ndim != 2 or b.ndim != 2:
+        return a @ b
     (m, k), n = a.shape, b.shape[1]
     if m * n * k <= SMALL or a.dtype != b.dtype or a.dtype.char not in "fd":
         return a @ b
@@ -36,6 +41,14 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         else:  # a power of two, which most numbers of cores share evenly
             _parts(*arguments, m >= n, 1 << tasks.bit_length() - 1)
     return out
+
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """y = x Wᵀ + b: x (M, in), weight (out, in), bias (out,) -> (M, out)."""
+    y = matmul(x, weight.T)
+    if bias is not None:
+        y += bias
+    return y
 
 
 def _stored(x: np.ndarray) -> tuple[np.ndarray, bool]:

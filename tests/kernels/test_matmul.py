@@ -67,3 +67,19 @@ def test_threads_do_not_change_a_bit():
     finally:
         numba.set_num_threads(before)
     assert (results[0] == results[1]).all()
+
+
+@pytest.mark.parametrize("bias", [None, np.arange(3.0)])
+def test_the_affine_map(bias):
+    x, weight = matrices(70, 90, 80, np.float64)
+    weight = weight.T[:3]
+    got = cpu.linear(x, weight, bias)
+    np.testing.assert_allclose(got, reference.linear(x, weight, bias), 1e-12, 1e-12)
+    expected = np.einsum("mi,oi->mo", x, weight) + (0 if bias is None else bias)
+    np.testing.assert_allclose(got, expected, 1e-12, 1e-12)
+
+
+def test_batches_broadcast():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 1, 3, 4)), rng.standard_normal((5, 4, 2))
+    np.testing.assert_allclose(cpu.matmul(a, b), np.einsum("xyij,zjk->xzik", a, b), 1e-12)
