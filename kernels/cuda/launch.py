@@ -88,8 +88,11 @@ class CompileError(RuntimeError):
 
 
 def ctype(like: Any) -> str:
-    """The C name of an array's or a dtype's element type."""
-    return _CTYPES[np.dtype(getattr(like, "dtype", like))]
+    """The C name of an array's or a dtype's element type. TypeError for one that has none."""
+    dtype = np.dtype(like if isinstance(like, type | np.dtype) else like.dtype)
+    if dtype not in _CTYPES:
+        raise TypeError(f"there are no CUDA kernels for {dtype}; use float32 or float64")
+    return _CTYPES[dtype]
 
 
 def blocks(n: int, per_block: int, most: int = MAX_GRID[0]) -> int:
