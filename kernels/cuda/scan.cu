@@ -1,10 +1,11 @@
-// PixelRNN's two-dimensional LSTMs, a step at a time. Line b of the wavefront (wavefront.cuh) takes
-// its pixel p of step t:
+// PixelRNN's two-dimensional LSTMs, a step at a time. Line b of the wavefront (wavefront.cuh)
+// takes its pixel p of step t:
 //   (gates, h, c)[p] = cell(z[p], Σ_l K_l h[line b - reach + l before t], c[line b before t])
-// A line shows its pixel of step t - 1, or its initial state if it has not started; a line outside
-// of the map shows zeros. Shapes: N images, P = lines · length pixels, H hidden units, L taps; maps
-// are channels-last: z and gates (N, P, 4, H), output and cells (N, P, H). Initial states (lines, H)
-// may be null, for zeros. The skewed map of the paper never exists: a pixel is t · step + b · line.
+// A line shows its pixel of step t - 1, or its initial state if it has not started; a line
+// outside of the map shows zeros. Shapes: N images, P = lines · length pixels, H hidden units, L
+// taps; maps are channels-last: z and gates (N, P, 4, H), output and cells (N, P, H). Initial
+// states (lines, H) may be null, for zeros. The skewed map of the paper never exists: the number
+// of a pixel is linear in t and b.
 //
 // A pixel needs 8 L H² FLOPs for the product and about 30 H for the cell, and moves (L + 11) H
 // numbers forwards: z and the states before read, gates, c and h written. Steps depend on each
@@ -15,8 +16,8 @@
 // 1. `step_plain`: one thread a hidden unit of a pixel, which sums its own products. A launch a
 //    step. Every pixel reads all weights from the caches: at H = 128 that is 0.5 MB for each.
 // 2. GEMM + `step`: the product of all windows (rows of L H numbers) with the weights by a tiled
-//    GEMM, all else in one pass, which also puts h into the windows of the step after. Two launches
-//    of some µs a step: 0.2 to 0.4 ms for a map of 28 × 28, most of it waiting.
+//    GEMM, all else in one pass, which also puts h into the windows of the step after. Two
+//    launches of some µs a step: 0.2 to 0.4 ms for maps of 28 × 28 at H = 16, most of it waiting.
 // 3. scan_persistent.cu: all steps in one launch, with the weights and the last states in shared
 //    memory, for as many units as fit: H = 64 on an H100.
 //
@@ -97,7 +98,8 @@ extern "C" __global__ void step_plain(
         const REAL* w = weight + (long long)l * hidden * GATES * hidden + e.j;
         for (int i = 0; i < hidden; ++i) {
             const REAL h = state_before(order, t, other, e.n, i, hidden, output, h0);
-            for (int k = 0; k < GATES; ++k) product[k] += h * w[((long long)i * GATES + k) * hidden];
+            for (int k = 0; k < GATES; ++k)
+                product[k] += h * w[((long long)i * GATES + k) * hidden];
         }
     }
     step_element(order, e, hidden, product, z, c0, gates, cells, output);
@@ -176,8 +178,8 @@ extern "C" __global__ void step_grad_plain(
         grad_z);
 }
 
-// grad_windows (rows of step t + 1, L, H) = grad_a · weight, null at the last step; grad_a (rows of
-// this step, 4, H) is what the next product takes.
+// grad_windows (rows of step t + 1, L, H) = grad_a · weight, null at the last step; grad_a (rows
+// of this step, 4, H) is what the next product takes.
 extern "C" __global__ void step_grad(
     const REAL* grad_windows, const REAL* grad_output, const REAL* c0, const REAL* gates,
     const REAL* cells, REAL* grad_h0, REAL* grad_c0, REAL* grad_a, REAL* grad_z, Wavefront order,

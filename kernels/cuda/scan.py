@@ -20,6 +20,7 @@ from ..wavefront import Wavefront, by_diagonals, by_rows
 from . import reduce
 from .launch import REALS, Source, blocks, ctype
 from .matmul import matmul
+from .transpose import channels_last
 
 __all__ = [
     "choose", "diagonal_lstm", "diagonal_lstm_grad", "row_lstm", "row_lstm_grad", "shared_bytes",
@@ -109,7 +110,7 @@ def _scan(z, weight, h0, c0, order: Wavefront):
         version = choose(shared_bytes(order, hidden, z.itemsize)[0], _most_shared())
         scan = {"persistent": _forward_persistent, "gemm": _forward_gemm, "plain": _forward_plain}
         h0, c0 = _by_lines(h0), _by_lines(c0)
-        scan[version](order, weight, h0, (rows(z), c0, gates, cells, output))
+        scan[version](order, weight, h0, (rows(channels_last(z)), c0, gates, cells, output))
     return output.transpose(0, 3, 1, 2), (gates, cells)
 
 
@@ -169,10 +170,11 @@ def _scan_grad(grad_output, weight, h0, c0, output, saved, order: Wavefront):
         scan = {
             "persistent": _backward_persistent, "gemm": _backward_gemm, "plain": _backward_plain,
         }  # fmt: skip
-        maps = rows(grad_output), _by_lines(c0), gates, cells, grad_h0, grad_c0, grad_z
-        scan[version](order, weight, maps)
+        grad_output = rows(channels_last(grad_output))
+        grads = grad_h0, grad_c0, grad_z
+        scan[version](order, weight, (grad_output, _by_lines(c0), gates, cells, *grads))
     grad_rows = grad_z.reshape(n * height * width, 4 * hidden)
-    windows = _windows(order, rows(output), _by_lines(h0), cells)
+    windows = _windows(order, rows(channels_last(output)), _by_lines(h0), cells)
     grad_weight = matmul(grad_rows.T, windows).reshape(4 * hidden, order.taps, hidden)
     return (
         from_rows(grad_rows, (n, 4 * hidden, height, width)),

@@ -1,6 +1,6 @@
 // PixelRNN's two-dimensional LSTMs, all steps in one launch: version 3 of scan.cu, with its
-// formulas and arrays. A block owns an image for the whole scan. Images don't depend on each other,
-// so no block ever waits for another.
+// formulas and arrays. A block owns an image for the whole scan. Images don't depend on each
+// other, so no block ever waits for another.
 //
 // The weights, 4 L H² numbers, lie in shared memory, the four gates of a unit side by side: one
 // load. So do the states of all lines, two sets of h in turns, with zeros in place of the lines
@@ -12,14 +12,14 @@
 // their windows, in which a line finds its readers (taps reversed), __syncthreads. A line that is
 // not active holds zeros there.
 //
-// Sizes: any N; as many units as fit. Shared memory has, forwards and backwards,
-//   4 L H² + (2 (lines + L - 1) + lines) H      4 L H² + (4 (lines + L - 1) + 2 lines) H   numbers.
+// Sizes: any N; as many units as fit. The numbers in shared memory, forwards and backwards, are
+//   4 L H² + (2 (lines + L - 1) + lines) H      and      4 L H² + (4 (lines + L - 1) + 2 lines) H.
 // A block may have 64 KB on sm_75, 163 on sm_80, 99 on sm_86 and sm_89, 227 on sm_90. In fp32, 28
 // lines and L = 2 take 13 and 19 KB at H = 16, 150 and 171 KB at H = 64. Where it doesn't fit, the
 // launcher takes version 2: at H = 128 the weights are 512 KB.
 //
-// What bounds a step of m active lines, in cycles of an SM: 4 L H² m / 128 for the FMAs; in shared
-// memory, which gives 128 bytes a cycle, L H² m / 8 / LINES for weights and L H² m / 128 for h; and
+// What bounds a step of m active lines, in cycles of an SM: 4 L H² m / 128 for the FMAs; in
+// shared memory, 128 bytes a cycle, L H² m / 8 / LINES for weights and L H² m / 128 for h; and
 // some 600 of latency (the first loads of a window, exp and tanh one after the other, a barrier).
 // Predicted for diagonals, L = 2, of 28 × 28 pixels in fp32, forwards, at 1.75 GHz:
 //   H    m on average   FMAs   shared memory      a step   55 steps
@@ -143,7 +143,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) scan_persistent(
     }
 }
 
-// weight (L, H, H, 4): tap from the last to the first, unit, unit before, gate. grad_h0 and grad_c0
+// weight (L, H, H, 4): tap from the last to the first, unit, unit before, gate. grad_h0, grad_c0
 // (lines, N, H) are those of the initial states.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) scan_grad_persistent(
     const REAL* grad_output, const REAL* weight, const REAL* c0, const REAL* gates,

@@ -1,5 +1,5 @@
-// The order of a two-dimensional scan, as kernels/wavefront.py explains it: lines that take a pixel
-// in each step, the next line `delay` (0 or 1) steps later, and windows of `taps` lines from
+// The order of a two-dimensional scan, as kernels/wavefront.py explains it: lines that take a
+// pixel in each step, the next line `delay` (0 or 1) steps later, and windows of `taps` lines from
 // line - reach on.
 #pragma once
 
