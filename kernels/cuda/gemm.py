@@ -59,14 +59,17 @@ TENSOR = Source(
 )
 SUM = Source("gemm_sum.cu")
 
-# For the model of the cost, an H100's, roughly: multiplications per clock of a multiprocessor, bytes
-# per clock of the whole GPU, clocks to begin and end a large tile, clocks to launch once more.
+# For the model of the cost, an H100's, roughly: multiplications per clock of a multiprocessor,
+# bytes per clock of the whole GPU, clocks to begin and end a large tile, to launch once more, and
+# to wait for one more split.
 RATE = {"fp32": 128, "tf32": 512, "bf16": 1024}
 MEMORY_RATE = 1500
-START, LAUNCH = 2000, 4000
+START, LAUNCH, WAIT = 2000, 4000, 16
 LEAST_STEPS = 8  # of a split
-MOST_SPLITS = 64
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+SUM_BLOCK = (32, 8)  # as in gemm_sum.cu
 MOST_PARTS = 2**26  # elements that splits may write
+MOST_SUMS = 2**16  # blocks of the second pass, which loop over the rest
 
 
 class Config(NamedTuple):
@@ -223,8 +226,7 @@ def candidates(product: Product) -> list[Config]:
 def _candidates(kind, m, n, k, phases, batch, arithmetic, shared) -> list[Config]:
     tiles = [t for t in _tiles(arithmetic) if shared_bytes(kind, arithmetic, *t) <= shared]
     most = min(blocks(k, DEPTH) // LEAST_STEPS, MOST_PARTS // max(1, phases * batch * m * n))
-    splits = [s for s in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_SPLITS) if s <= max(1, most)]
-    return [Config(arithmetic, *tile, s) for tile in tiles for s in splits]
+    return [Config(arithmetic, *t, s) for t in tiles for s in SPLITS if s <= max(1, most)]
 
 
 def _clocks(config: Config, m: int, n: int, k: int, products: int, processors: int) -> float:
@@ -236,7 +238,7 @@ def _clocks(config: Config, m: int, n: int, k: int, products: int, processors: i
     multiply = steps * DEPTH * area / (RATE[config.arithmetic] * tile.speed)
     clocks = blocks(tiles, processors) * (multiply + START * area / 2**14) + START
     if config.splits > 1:
-        clocks += LAUNCH + 8 * config.splits * products * m * n / MEMORY_RATE
+        clocks += LAUNCH + config.splits * (WAIT + 8 * products * m * n / MEMORY_RATE)
     return clocks
 
 
@@ -289,7 +291,7 @@ def multiply(
     parts = cupy.empty(config.splits * size, out.dtype)
     _launch(product, config, parts, a, b, None, ACTIVATIONS["identity"], 0.0)
     arguments = out, parts, bias, config.splits, size, product.n, *end[1:]
-    SUM.kernel("sum_splits")(blocks(size, 256), 256, arguments)
+    SUM.kernel("sum_splits")(blocks(size, SUM_BLOCK[0], MOST_SUMS), SUM_BLOCK, arguments)
 
 
 def _launch(product, config, out, a, b, bias, activation, slope) -> None:
