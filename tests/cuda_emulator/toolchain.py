@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-__all__ = ["CompileError", "available", "build", "cache_folder", "run", "runtime"]
+__all__ = ["CompileError", "available", "cache_folder", "cached", "run", "runtime"]
 
 FOLDER = Path(__file__).parent
-RUNTIME_FLAGS = [
+RUNTIME = [
+    "g++",
     *("-std=c++17", "-O2", "-flto", "-fPIC", "-shared", "-fvisibility=hidden"),
     "-U_FORTIFY_SOURCE",  # its longjmp refuses to leave a fiber's stack
 ]
@@ -62,18 +63,18 @@ def _version() -> str:
     return run(["g++", "--version"])
 
 
-def build(flags: Sequence[str], sources: Sequence[str], text: str | None, parts: str) -> Path:
-    """The shared object that g++ makes, from the cache where these `parts` were built before.
+def cached(key: str, suffix: str, make: Callable[[Path], None]) -> Path:
+    """The file that `make` wrote for this key, now or earlier.
 
-    Several processes may build the same file: each writes its own and moves it into place.
+    Several processes may make the same file: each writes its own and moves it into place.
     """
-    key = hashlib.blake2b("\0".join([_version(), *flags, parts]).encode(), digest_size=12)
-    path = cache_folder() / f"{key.hexdigest()}.so"
+    digest = hashlib.blake2b(f"{_version()}\0{key}".encode(), digest_size=12).hexdigest()
+    path = cache_folder() / f"{digest}{suffix}"
     if not path.exists():
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         os.close(handle)
         try:
-            run(["g++", *flags, *sources, "-o", temporary, "-lm"], text)
+            make(Path(temporary))
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
@@ -91,8 +92,9 @@ def runtime() -> ctypes.PyDLL:
         raise RuntimeError(reason)
     files = sorted((FOLDER / "runtime").iterdir())
     sources = [str(path) for path in files if path.suffix == ".cpp"]
-    parts = "\0".join(path.read_text(encoding="utf-8") for path in files)
-    library = ctypes.PyDLL(str(build(RUNTIME_FLAGS, sources, None, parts)), ctypes.RTLD_GLOBAL)
+    key = "\0".join([*RUNTIME, *(path.read_text(encoding="utf-8") for path in files)])
+    path = cached(key, ".so", lambda file: run([*RUNTIME, *sources, "-o", str(file)]))
+    library = ctypes.PyDLL(str(path), ctypes.RTLD_GLOBAL)
     library.emulator_allocate.restype = ctypes.c_void_p
     library.emulator_allocate.argtypes = [ctypes.c_size_t]
     library.emulator_free.restype = None
