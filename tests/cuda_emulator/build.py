@@ -1,7 +1,7 @@
 """CUDA sources compiled as C++ with every memory access instrumented.
 
-library = build.compile(source, ("-DREAL=float", "-Ikernels/cuda"), "scale.cu")
-library.launch("scale", (4, 1, 1), (256, 1, 1), [struct.pack("P", x.ptr), struct.pack("i", n)])
+    library = build.compile(source, ("-DREAL=float", "-Ikernels/cuda"), "scale.cu")
+    library.launch("scale", (4, 1, 1), (256, 1, 1), [struct.pack("P", x.ptr), struct.pack("i", n)])
 """
 
 from __future__ import annotations
