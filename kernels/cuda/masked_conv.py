@@ -6,7 +6,6 @@ a shorter list.
 
 from __future__ import annotations
 
-
 import cupy
 import numpy as np
 

@@ -46,11 +46,16 @@ def linear(
     activation: str = "identity",
     slope: float = 0.0,
 ) -> cupy.ndarray:
-    """act(x Wᵀ + b) in one launch: x (M, in), weight (out, in), bias (out,) -> (M, out).
+    """act(x Wᵀ + b): x (M, in), weight (out, in), bias (out,) -> (M, out); float32 in one launch.
 
     Activations: identity, relu, leaky_relu (with `slope`), tanh, sigmoid.
     """
-    return product(x, weight.T, bias, activation=activation, slope=slope)
+    if x.dtype == np.float32 or in_graph() or activation != "identity":
+        return product(x, weight.T, bias, activation=activation, slope=slope)
+    y = matmul(x, weight.T)
+    if bias is not None:
+        y += bias
+    return y
 
 
 def product(

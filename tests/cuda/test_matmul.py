@@ -80,7 +80,7 @@ def test_transposed_operands_are_read_in_place(cuda_kernels, kind, config, shape
 
     with (
         mock.patch.object(gemm, "multiply", spy),
-        mock.patch.object(gemm, "choose", lambda product: gemm.Config(*config)),
+        mock.patch.object(gemm, "choose", return_value=gemm.Config(*config)),
     ):
         found = matmul.product(*arranged)
     np.testing.assert_array_equal(to_cpu(found), a @ b)
@@ -95,7 +95,7 @@ def test_splits_are_summed_in_their_order(cuda_kernels, config):
     a, b = (rng.standard_normal(s).astype(np.float32) for s in [(9, 96), (96, 11)])
 
     def product(splits, part=slice(None)):
-        with mock.patch.object(gemm, "choose", lambda _: gemm.Config(*config, splits)):
+        with mock.patch.object(gemm, "choose", return_value=gemm.Config(*config, splits)):
             return to_cpu(matmul.product(to_gpu(a[:, part].copy()), to_gpu(b[part].copy())))
 
     parts = [product(1, slice(32 * s, 32 * s + 32)) for s in range(3)]
@@ -123,7 +123,7 @@ def test_linear_adds_the_bias_and_activates(cuda_kernels, activation, splits, dt
     x, weight, bias = (rng.standard_normal(s).astype(dtype) for s in [(6, 40), (7, 40), 7])
     x[0, 0] = np.nan
     weight /= 4
-    with mock.patch.object(gemm, "choose", lambda _: gemm.Config("fp32", 64, 64, splits)):
+    with mock.patch.object(gemm, "choose", return_value=gemm.Config("fp32", 64, 64, splits)):
         found = matmul.linear(
             to_gpu(x), to_gpu(weight), to_gpu(bias), activation=activation, slope=0.2
         )
@@ -180,7 +180,7 @@ def test_a_plain_launch_larger_than_its_grid(cuda_kernels):
 def test_a_second_dtype_is_refused(cuda_kernels):
     for dtypes in [(np.float32, np.float64), (np.float64, np.float32)]:
         a, b = (to_gpu(np.ones((2, 2), dtype)) for dtype in dtypes)
-        with pytest.raises(TypeError, match="is float(32|64), the kernel reads float(64|32)"):
+        with pytest.raises(TypeError, match=r"is float(32|64), the kernel reads float(64|32)"):
             cuda_kernels("matmul").product(a, b)
 
 
