@@ -75,6 +75,12 @@ def test_take_grad_of_large_tables_and_long_lists(cuda_kernels, count, rows, col
     assert_close(got, reference.take_grad(grad, index, rows))
 
 
+def test_a_table_that_starts_between_vectors(cuda_kernels):
+    weight, index = numbers((5, 8), np.float32, 0), places(7, 5, np.int64, 1)
+    shifted = to_gpu(np.append(np.float32(0), weight))[1:].reshape(5, 8)
+    assert_close(cuda_kernels("index").take(shifted, to_gpu(index)), weight[index])
+
+
 @few
 @given(
     shape=st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple),

@@ -144,3 +144,12 @@ def test_errors_are_the_references(cuda_kernels):
         cuda.max_pool2d(x, kernel_size=(4, 4), stride=(1, 1), padding=(0, 0))
     with pytest.raises(ValueError, match=r"stride 0.*must be at least 1"):
         cuda.avg_pool2d(x, kernel_size=(2, 2), stride=(0, 1), padding=(0, 0))
+
+
+def test_channels_that_start_between_vectors(cuda_kernels):
+    x = numbers((2, 3, 5, 4), np.float32, 0)
+    shifted = to_gpu(np.append(np.float32(0), x))[1:].reshape(x.shape)  # 4 bytes after 16 · n
+    images = x.transpose(0, 3, 1, 2)
+    options = {"kernel_size": (2, 3), "stride": (1, 2), "padding": (0, 1)}
+    y, _ = cuda_kernels("pool").max_pool2d(shifted.transpose(0, 3, 1, 2), **options)
+    assert_close(y, reference.max_pool2d(images, **options)[0], np.float32)

@@ -221,3 +221,23 @@ def test_a_mixture_of_dtypes_is_refused(cuda_kernels):
     x = np.ones((2, 3), np.float32)
     with pytest.raises(TypeError, match="grad is float64, the kernel reads float32"):
         cuda_kernels("softmax").softmax_grad(to_gpu(x.astype(np.float64)), to_gpu(x))
+
+
+@pytest.mark.parametrize("columns", [8, 512])
+def test_rows_that_start_between_vectors(cuda_kernels, columns):
+    cuda = cuda_kernels("softmax")
+    _, x = draw((3, columns), np.float32, 0)
+    shifted = to_gpu(np.append(np.float32(0), x))[1:]  # 4 bytes after a multiple of 16
+    rows = shifted.reshape(x.shape)
+    y = reference.softmax(x)
+    assert_close(cuda.softmax(rows), y, 2e-6)
+    assert_close(cuda.softmax_grad(rows, to_gpu(y)), reference.softmax_grad(x, y), 2e-6)
+    assert_close(cuda.logsumexp(rows), reference.logsumexp(x), 2e-6)
+    targets = np.array([1, 0, 5])
+    losses, lse = cuda.cross_entropy(rows, to_gpu(targets))
+    assert_close(losses, reference.cross_entropy(x, targets)[0], 2e-6)
+    ones = np.ones(3, np.float32)
+    got = cuda.cross_entropy_grad(to_gpu(ones), rows, to_gpu(targets), lse)
+    assert_close(got, reference.cross_entropy_grad(ones, x, targets, to_cpu(lse)), 2e-6)
+    got = cuda.binary_cross_entropy_with_logits(shifted, to_gpu(y.ravel()))
+    assert_close(got, reference.binary_cross_entropy_with_logits(x, y).ravel(), 2e-6)
