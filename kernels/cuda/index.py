@@ -43,9 +43,11 @@ def take_grad(grad: cupy.ndarray, index: cupy.ndarray, rows: int) -> cupy.ndarra
 
 
 def gather(x: cupy.ndarray, axis: int, index: cupy.ndarray) -> cupy.ndarray:
-    """See `reference.index.gather`."""
+    """See `reference.index.gather`. For integers, which have no NaN, this is CuPy's function."""
     index = _integers(index)
     x = contiguous(x[_cut(axis, index.shape)])
+    if x.dtype.kind != "f":
+        return cupy.take_along_axis(x, index, axis)
     out = cupy.empty(index.shape, x.dtype)
     sizes = x.shape[axis], index.shape[axis], math.prod(x.shape[axis + 1 :])
     arguments = (x, index, out.size, *sizes, out)
@@ -74,7 +76,7 @@ def getitem_grad(grad: cupy.ndarray, index: Any, shape: tuple[int, ...]) -> cupy
     """See `reference.index.getitem_grad`.
 
     A single integer array picks rows. Any other index is turned into the places of the elements
-    that it picks, by applying it to an array of them.
+    that it picks, by applying it to an array of them; with a mask CuPy waits for their number.
     """
     rows = isinstance(index, cupy.ndarray) and index.dtype.kind in "iu"
     count = shape[0] if rows else math.prod(shape)

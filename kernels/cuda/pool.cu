@@ -12,7 +12,7 @@
 // 1. plain    A thread per result gathers what it needs: no atomics, one order of summation. The
 //             threads of a warp take neighbouring results in memory, be they columns or channels.
 // 2. vectors  A thread has 16 bytes of neighbouring channels: a quarter of the loads, and of the
-//             divisions that find its place. Needs channels-last memory and 4 | C (2 | C: float64).
+//             divisions that find its place. Needs channels-last memory and whole vectors.
 //
 // They are the same code. The gradient of max pooling knows places, not windows: it can't gather.
 // 1. plain    A thread adds up a plane (n, c) in order. Coalesced if channels lie side by side.

@@ -133,14 +133,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_grad(
         part.each([&](int k, int j) {
             const auto g = gs.get(k, j);
             const auto v = ys.get(k, j);
-            for (int i = 0; i < sizeof(v) / sizeof(REAL); ++i)
+            for (int i = 0; i < width_of<decltype(v)>; ++i)
                 sum += log_space ? g.at[i] : g.at[i] * v.at[i];
         });
         sum = group.reduce(sum, Sum<REAL>());
         part.each([&](int k, int j) {
             auto g = gs.get(k, j);
             const auto v = ys.get(k, j);
-            for (int i = 0; i < sizeof(v) / sizeof(REAL); ++i)
+            for (int i = 0; i < width_of<decltype(v)>; ++i)
                 g.at[i] = log_space ? g.at[i] - exp(v.at[i]) * sum : v.at[i] * (g.at[i] - sum);
             store(grad_x + row * columns + j, g);
         });
@@ -187,11 +187,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) cross_entropy_grad
         const REAL scale = exp(REAL(double(shift) - lse[row]));
         part.each([&](int k, int j) {
             auto v = values.get(k, j);
-            for (REAL& e : v.at) {
-                const REAL onehot = j++ == target;
-                e = target == ignore_index ? REAL(0) : g * (exp(e - shift) * scale - onehot);
+            for (int i = 0; i < width_of<decltype(v)>; ++i) {
+                const REAL onehot = j + i == target;
+                const REAL softmax = exp(v.at[i] - shift) * scale;
+                v.at[i] = target == ignore_index ? REAL(0) : g * (softmax - onehot);
             }
-            store(grad_logits + row * columns + j - sizeof(v) / sizeof(REAL), v);
+            store(grad_logits + row * columns + j, v);
         });
     });
 }
@@ -207,9 +208,6 @@ __device__ __forceinline__ void each_vector(long long size, bool vectors, F f) {
     else if (whole * WIDTH + (thread - whole) < size)
         f(whole * WIDTH + (thread - whole), Vector<REAL, 1>());
 }
-
-template <typename V>
-constexpr int width_of = sizeof(V) / sizeof(REAL);
 
 extern "C" __global__ void binary_cross_entropy(const REAL* logits, const REAL* targets,
                                                 long long size, bool vectors, REAL* losses) {

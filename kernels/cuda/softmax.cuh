@@ -9,6 +9,9 @@ constexpr int WIDTH = VECTOR_BYTES / sizeof(REAL);
 // and more, which leaves few warps on a multiprocessor to hide the memory's latency.
 constexpr int KEPT = 8;
 
+template <typename V>
+constexpr int width_of = sizeof(V) / sizeof(REAL);  // numbers in a vector
+
 // The maximum m of some numbers, and Σ exp(x - m) without the 1 that the maximum itself adds: of a
 // nearly certain class 1e-13 may be left, which 1 + rest would round away.
 struct Statistics {

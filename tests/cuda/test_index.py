@@ -172,3 +172,10 @@ def test_functions_do_not_wait_for_the_gpu(cupy):
         loss.backward()
     assert cupy.statistics.synchronizations == before
     assert all(np.isnan(loss.item()) for loss in losses)
+
+
+def test_gathering_integers(cuda_kernels):
+    x, index = np.arange(6).reshape(2, 3), np.array([[2, 0]])
+    got = cuda_kernels("index").gather(to_gpu(x), 1, to_gpu(index))
+    assert got.dtype == x.dtype
+    np.testing.assert_array_equal(to_cpu(got), [[2, 0]])
