@@ -1,17 +1,20 @@
 // The pipeline of every matrix product: blocks of A and B flow through shared memory while the
 // block before them is multiplied, and whole lines of the output leave it at the end.
 //
-// Bytes and FLOPs: a tile of M x N reads (M + N) words for every 2 M N FLOPs. 128x128 makes 32 FLOPs
-// for each byte that comes from the L2 cache, 64x64 half of that; an H100 needs about 60 FLOPs per
-// byte of L2 bandwidth for TF32 by tensor cores, and neighbouring tiles find much of their operands
-// in L1. The larger tile is better wherever there are enough of them for all multiprocessors;
-// `choose` in gemm.py weighs the two, and splits k where even small tiles are too few.
-//
-// Shared memory bandwidth: a warp of 64x32 reads 96 words for 16 products of 16x8x8 a step of k, at
-// 128 bytes a clock: 24 clocks for 16384 multiplications, 680 a clock and multiprocessor. An A100 does
-// 512 of TF32. An H100 could do 1024, but not through mma.sync, which reaches about two thirds of it.
+// What limits a tile of M x N, per step of 16 values of k, on an H100 at 600 TF32 products a clock
+// (mma.sync reaches some 60 % of what wgmma does):
+//                                   128x128   128x64   64x64   128x32
+//   products, in clocks                 437      218     109      109
+//   shared memory, in clocks            384      288     192      208    at 128 bytes a clock
+//     of which written                  128       96      64       80
+//     and read by warps of            64x64    64x32   32x32    32x32
+//   FLOPs per byte from L2               32       21      16       13
+// So the small tiles wait for shared memory, and a larger tile is better wherever there are enough
+// of them: an H100 has 132 multiprocessors. `choose` in gemm.py weighs that, and splits k where
+// even small tiles are too few. Operands are float32 up to the registers: bfloat16 saves tensor
+// core time but no bandwidth, so it can gain only what the first two rows leave.
 #pragma once
-#include "gemm_problem.cuh"
+#include "gemm_load.cuh"
 
 enum Activation { IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID };
 
@@ -119,7 +122,7 @@ __device__ __forceinline__ void store(const float* tile, float* out, const float
 extern __shared__ float4 shared_memory[];
 
 // A tile of M x N, DEPTH values of k a step, STAGES steps in flight. Math<A, B> multiplies.
-// The shared memory of a block is that of the pipeline, then the tile's: gemm.py asks for the larger.
+// A block's shared memory holds the pipeline, then the tile of sums: gemm.py asks for the larger.
 template <int M_, int N_, int DEPTH, int STAGES, int THREADS_, template <class, class> class Math>
 struct Gemm {
     static constexpr int M = M_, N = N_, THREADS = THREADS_;

@@ -43,10 +43,10 @@ FP32_TILES = {
     (128, 32): Tile(128, 2, 0.7),
 }
 TENSOR_TILES = {
-    (128, 128): Tile(256, 4, 1.0),
-    (128, 64): Tile(256, 4, 0.85),
-    (64, 64): Tile(128, 4, 0.7),
-    (128, 32): Tile(128, 4, 0.6),
+    (128, 128): Tile(128, 4, 1.0),
+    (128, 64): Tile(128, 4, 0.7),
+    (64, 64): Tile(128, 4, 0.55),
+    (128, 32): Tile(128, 4, 0.5),
 }
 TILED = Source("gemm_tiled.cu", variants=[{"TILE_M": m, "TILE_N": n} for m, n in FP32_TILES])
 TENSOR = Source(
@@ -62,7 +62,7 @@ SUM = Source("gemm_sum.cu")
 # For the model of the cost, an H100's, roughly: multiplications per clock of a multiprocessor,
 # bytes per clock of the whole GPU, clocks to begin and end a large tile, to launch once more, and
 # to wait for one more split.
-RATE = {"fp32": 128, "tf32": 512, "bf16": 1024}
+RATE = {"fp32": 128, "tf32": 600, "bf16": 660}
 MEMORY_RATE = 1500
 START, LAUNCH, WAIT = 2000, 4000, 16
 LEAST_STEPS = 8  # of a split

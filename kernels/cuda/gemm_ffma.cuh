@@ -1,6 +1,6 @@
 // Multiplication in float32: every thread keeps M x N sums in its registers.
 #pragma once
-#include "gemm_problem.cuh"
+#include "gemm_load.cuh"
 
 constexpr int STEP = 4;  // values of k that a thread reads at once: 128 bits
 

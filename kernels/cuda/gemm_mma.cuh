@@ -7,7 +7,7 @@
 // MN-major: a lane reads 4 neighbouring rows at once, and they become rows of different fragments.
 // Rows of a product may be computed in any order; `row` and `column` say which is which.
 #pragma once
-#include "gemm_problem.cuh"
+#include "gemm_load.cuh"
 
 template <class Block>
 struct FragmentsA {  // of 16 rows, 2 read at a time
@@ -156,7 +156,8 @@ struct Mma {
     __device__ __forceinline__ void step(const float* a_block, const float* b_block, int k) {
         unsigned b[N][2];
 #pragma unroll
-        for (int j = 0; j < N; j += 4) Arithmetic::template read_b<Columns>(b + j, b_block, j, k, lane);
+        for (int j = 0; j < N; j += 4)
+            Arithmetic::template read_b<Columns>(b + j, b_block, j, k, lane);
 #pragma unroll
         for (int i = 0; i < M; i += 2) {
             unsigned a[2][4];

@@ -2,13 +2,13 @@
 //
 //     y[p, m, n] = act(sum_k a[p, m, k] b[p, k, n] + bias[n])
 //
-// p counts the products of a batch, over two axes; every operand has any strides, so a transposed or
-// broadcast operand needs no copy. FLOPs: 2 P M N K; bytes asked for: 2 sizeof(REAL) a product.
+// p counts the products of a batch, over two axes; operands have any strides, so a transposed or
+// broadcast one needs no copy. FLOPs: 2 P M N K; bytes asked for: 2 sizeof(REAL) a multiplication.
 //
 // Versions:
 //   1. this file     takes every size and both precisions. It is what float64 uses while a graph is
 //                    captured; elsewhere float64 goes to cuBLAS
-//   2. gemm_tiled, 3. gemm_tensor: as for the convolution, of which a plain product is a special case
+//   2. gemm_tiled, 3. gemm_tensor: those of the convolution; a plain product is one of 1x1 images
 #include "gemm.cuh"
 
 struct Strides {  // in elements, along the axes of the batch, rows and columns

@@ -2,8 +2,8 @@
 //
 // Bytes: 2 sizeof(REAL) an element, no FLOPs: as fast as memory if reads and writes are both whole
 // lines, which is what a copy that follows the strides of one side can't do.
-//   few_channels   a thread a pixel: it reads one value of every plane, and a warp's writes fill the
-//                  same few lines. For images: with 3 channels a tile would be mostly empty
+//   few_channels   a thread a pixel: it reads one value of every plane, and a warp's writes fill
+//                  the same few lines. For images: with 3 channels a tile would be mostly empty
 //   transpose      32x32 through shared memory: a warp reads 32 pixels of a channel and writes 32
 //                  channels of a pixel. Rows of 33: a column then meets 32 different banks
 // Any size; both loop over what the grid leaves.
