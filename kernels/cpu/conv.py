@@ -13,12 +13,16 @@ with inserted zeros are computed and nothing is scattered. A transposed convolut
 gradient. Channels-last rows make the gathering a copy of contiguous runs, and weights kept as
 (O, KH, KW, C) in memory need no repacking for the output and the weight gradient.
 
+The taps are a list of offsets, in which neighbours along the width are joined to runs; what is not
+on the list (a masked convolution's dead taps, another phase's) costs nothing.
+
 FLOPs: 2·N·OH·OW·O·C/groups·KH·KW for each product.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
 
@@ -52,32 +56,71 @@ def _taps(phase: int, kernel: int, stride: int, padding: int, dilation: int) -> 
 
 
 @lru_cache(maxsize=512)
-def _output_plan(n, out_h, out_w, kernel, padding, dilation):
+def _output_plan(n, out_h, out_w, offsets, channels):
     """One phase: every output pixel reads from its stride-th input pixel on."""
-    off_h = np.arange(kernel[0]) * dilation[0] - padding[0]
-    off_w = np.arange(kernel[1]) * dilation[1] - padding[1]
-    phases = np.array([[0, 0, out_h, out_w, 0, kernel[0], 0, kernel[1], 0]])
-    return phases, off_h, off_w, _blocks(n, phases)
+    runs = _runs(offsets)
+    pieces = _pieces(runs, channels)
+    phases = np.array([[0, 0, out_h, out_w, 0, len(pieces), 0]])
+    return phases, _table(pieces), _table(runs), _blocks(n, phases)
 
 
 @lru_cache(maxsize=512)
 def _input_grad_plan(n, height, width, kernel, stride, padding, dilation, channels_in):
     """One phase for each remainder of the position by the stride; also the taps of each."""
-    phases, off_h, off_w, taps = [], [], [], []
+    phases, pieces, runs, taps = [], [], [], []
     row = 0
     for ph in range(min(stride[0], height)):
         taps_h = _taps(ph, kernel[0], stride[0], padding[0], dilation[0])
         for pw in range(min(stride[1], width)):
             taps_w = _taps(pw, kernel[1], stride[1], padding[1], dilation[1])
             nh, nw = -(-(height - ph) // stride[0]), -(-(width - pw) // stride[1])
-            phases.append([ph, pw, nh, nw, len(off_h), len(taps_h), len(off_w), len(taps_w), row])
+            part = _runs((dh, dw) for _, dh in taps_h for _, dw in taps_w)
+            first = len(pieces)
+            pieces += _pieces(part, channels_in, len(runs))
+            runs += part
+            phases.append([ph, pw, nh, nw, first, len(pieces), row])
             taps.append(([t for t, _ in taps_h], [t for t, _ in taps_w]))
             row += len(taps_h) * len(taps_w) * channels_in
-            off_w += [offset for _, offset in taps_w]
-            off_h += [offset for _, offset in taps_h]
     phases = np.array(phases)
-    as_array = lambda values: np.array(values, np.int64)  # noqa: E731 - an empty list too
-    return phases, as_array(off_h), as_array(off_w), _blocks(n, phases), taps
+    return phases, _table(pieces), _table(runs), _blocks(n, phases), taps
+
+
+def tap_offsets(kernel: Pair, padding: Pair, dilation: Pair) -> tuple[Pair, ...]:
+    """The offset of each tap of a kernel from the output pixel's first input pixel."""
+    return tuple(
+        (kh * dilation[0] - padding[0], kw * dilation[1] - padding[1])
+        for kh in range(kernel[0])
+        for kw in range(kernel[1])
+    )
+
+
+def _runs(offsets: Iterable[Pair]) -> list[list[int]]:
+    """(row offset, column offset, taps) of taps that follow each other and are neighbours."""
+    runs = []
+    for dh, dw in offsets:
+        if runs and runs[-1][0] == dh and sum(runs[-1][1:]) == dw:
+            runs[-1][2] += 1
+        else:
+            runs.append([dh, dw, 1])
+    return runs
+
+
+def _pieces(runs: list[list[int]], channels: int, first_run: int = 0) -> list[list[int]]:
+    """(first run, last run + 1, first tap, taps) of the runs that go into one product."""
+    pieces, tap = [], 0
+    for run, (_, _, taps) in enumerate(runs if channels else [], first_run):
+        if pieces and pieces[-1][3] * channels < MIN_DEPTH:
+            pieces[-1][1] += 1
+            pieces[-1][3] += taps
+        else:
+            pieces.append([run, run + 1, tap, taps])
+        tap += taps
+    return pieces
+
+
+def _table(rows: list[list[int]]) -> np.ndarray:
+    """As an array, of an empty list too: one type for the kernels."""
+    return np.array(rows, np.int64).reshape(len(rows), -1 if rows else 4)
 
 
 def _blocks(n: int, phases: np.ndarray) -> np.ndarray:
@@ -89,13 +132,6 @@ def _blocks(n: int, phases: np.ndarray) -> np.ndarray:
         edges = [pixels * i // count for i in range(count + 1)]
         blocks += [(phase, a, b) for a, b in pairwise(edges) if b > a]
     return np.array(blocks, np.int64).reshape(-1, 3)
-
-
-def _consecutive(offsets: np.ndarray, phases: np.ndarray, column: int) -> bool:
-    """Whether in every phase the taps along the width read neighbouring pixels."""
-    return all(
-        np.all(np.diff(offsets[p[column] : p[column] + p[column + 1]]) == 1) for p in phases
-    )
 
 
 # -------------------------------------------------------------------------------------- kernels
@@ -118,33 +154,29 @@ def _fill(target, at, count, value):
 @serial_kernel
 def _gather(
     cols, x, height, width, x_channels, channel, channels, first, count, nh, nw,
-    stride_h, stride_w, off_h, off_w, run,
+    stride_h, stride_w, runs,
 ):  # fmt: skip
-    """Copy the receptive fields of output pixels first.. into rows of cols: (tap_h, tap_w, c).
+    """Copy the receptive fields of output pixels first.. into rows of cols: (tap, c).
 
     `x` and `cols` are flat: a slice inside the loop would touch a reference count that all
-    threads share. `run`: the taps of one row are neighbours in memory, one copy unless the row
-    sticks out.
+    threads share. The taps of a run are neighbours in memory, one copy unless it sticks out.
     """
-    taps_w = off_w.shape[0]
     image, pixel = divmod(first, nh * nw)
     i, j = divmod(pixel, nw)
     k = 0
     for _ in range(count):
-        left = j * stride_w + off_w[0]
-        inside = run and left >= 0 and left + taps_w <= width
-        for tap_h in range(off_h.shape[0]):
-            h = i * stride_h + off_h[tap_h]
+        for run in range(runs.shape[0]):
+            h, left = i * stride_h + runs[run, 0], j * stride_w + runs[run, 1]
+            taps = runs[run, 2]
             line = (image * height + h) * width
             if h < 0 or h >= height:
-                _fill(cols, k, taps_w * channels, 0)
-                k += taps_w * channels
-            elif inside:
-                _copy(cols, k, x, (line + left) * channels, taps_w * channels)
-                k += taps_w * channels
+                _fill(cols, k, taps * channels, 0)
+                k += taps * channels
+            elif channels == x_channels and left >= 0 and left + taps <= width:
+                _copy(cols, k, x, (line + left) * channels, taps * channels)
+                k += taps * channels
             else:
-                for tap_w in range(taps_w):
-                    w = j * stride_w + off_w[tap_w]
+                for w in range(left, left + taps):
                     if w < 0 or w >= width:
                         _fill(cols, k, channels, 0)
                     else:
@@ -162,7 +194,7 @@ def _gather(
 @kernel
 def _gather_gemm(
     address, x, weight, weight_transposed, bias, out, stride, out_step,
-    phases, off_h, off_w, blocks, run, min_depth, one,
+    phases, pieces, runs, blocks, one,
 ):  # fmt: skip
     """out[pixel] = bias + gather(x)[pixel] @ weight, block by block; blocks are independent.
 
@@ -181,12 +213,10 @@ def _gather_gemm(
         phase, first = blocks[b, 0], blocks[b, 1]
         count = blocks[b, 2] - first
         h0, w0, nh, nw = phases[phase, 0], phases[phase, 1], phases[phase, 2], phases[phase, 3]
-        taps_h = off_h[phases[phase, 4] : phases[phase, 4] + phases[phase, 5]]
-        taps_w = off_w[phases[phase, 6] : phases[phase, 6] + phases[phase, 7]]
-        depth = taps_w.shape[0] * c_group  # products per row of taps
-        rows = taps_h.shape[0] if depth > 0 else 0
-        step = max(1, min(rows, (min_depth + depth - 1) // max(depth, 1)))  # rows per product
-        cols = np.empty(count * step * depth, x.dtype)
+        most = 0  # taps of a product
+        for piece in range(phases[phase, 4], phases[phase, 5]):
+            most = max(most, pieces[piece, 3])
+        cols = np.empty(count * most * c_group, x.dtype)
         block = flat_out[first * o_all : (first + count) * o_all]
         if not direct:
             block = np.empty(count * o_group, x.dtype)
@@ -196,15 +226,15 @@ def _gather_gemm(
             else:
                 for row in range(count):
                     _copy(block, row * o_group, bias, group * o_group, o_group)
-            for tap in range(0, rows, step):
-                part = taps_h[tap : tap + step]
-                k0, k = tap * depth, part.shape[0] * depth
+            for piece in range(phases[phase, 4], phases[phase, 5]):
+                k0, k = pieces[piece, 2] * c_group, pieces[piece, 3] * c_group
                 _gather(
                     cols, flat_x, height, width, channels, group * c_group, c_group,
-                    first, count, nh, nw, stride[0], stride[1], part, taps_w, run,
+                    first, count, nh, nw, stride[0], stride[1],
+                    runs[pieces[piece, 0] : pieces[piece, 1]],
                 )  # fmt: skip
                 w = group * weight.shape[1] * ldw
-                w += k0 if weight_transposed else (phases[phase, 8] + k0) * ldw
+                w += k0 if weight_transposed else (phases[phase, 6] + k0) * ldw
                 gemm(
                     address, count, o_group, k, cols.ctypes.data, k, False,
                     weight.ctypes.data + w * size, ldw, weight_transposed,
@@ -220,10 +250,10 @@ def _gather_gemm(
 
 
 @kernel
-def _weight_grad(address, x, grad, out, stride, off_h, off_w, run, step, rows, one):
+def _weight_grad(address, x, grad, out, stride, pieces, runs, rows, one):
     """out[split, group] (O/groups, K) = Σ over the split's pixels of gradᵀ gather(x).
 
-    Parallel over (split, group, rows of taps): each task owns its piece of `out`.
+    Parallel over (split, group, piece of the taps): each task owns its part of `out`.
     """
     splits, groups, o_group, k_all = out.shape
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
@@ -231,21 +261,19 @@ def _weight_grad(address, x, grad, out, stride, off_h, off_w, run, step, rows, o
     nh, nw, o_all = grad.shape[1], grad.shape[2], grad.shape[3]
     pixels = grad.shape[0] * nh * nw
     flat_x, size = x.reshape(-1), x.itemsize
-    depth = off_w.shape[0] * c_group
-    pieces = (off_h.shape[0] + step - 1) // step
-    for task in prange(splits * groups * pieces):
-        split, rest = divmod(np.int64(task), groups * pieces)
-        group, piece = divmod(rest, pieces)
-        part = off_h[piece * step : (piece + 1) * step]
-        k = part.shape[0] * depth
-        target = ((split * groups + group) * o_group) * k_all + piece * step * depth
+    for task in prange(splits * groups * pieces.shape[0]):
+        split, rest = divmod(np.int64(task), groups * pieces.shape[0])
+        group, piece = divmod(rest, pieces.shape[0])
+        part = runs[pieces[piece, 0] : pieces[piece, 1]]
+        k0, k = pieces[piece, 2] * c_group, pieces[piece, 3] * c_group
+        target = ((split * groups + group) * o_group) * k_all + k0
         begin, end = pixels * split // splits, pixels * (split + 1) // splits
         cols = np.empty(rows * k, x.dtype)
         for first in range(begin, end, rows):
             count = min(rows, end - first)
             _gather(
                 cols, flat_x, height, width, channels, group * c_group, c_group,
-                first, count, nh, nw, stride[0], stride[1], part, off_w, run,
+                first, count, nh, nw, stride[0], stride[1], part,
             )  # fmt: skip
             gemm(
                 address, o_group, k, count,
@@ -294,8 +322,48 @@ def _products_then_sum(address, grad, weight, bias, out, stride, padding, dilati
 # ------------------------------------------------------------------------------------ functions
 
 
-def _nhwc(x: np.ndarray) -> np.ndarray:
+def nhwc(x: np.ndarray) -> np.ndarray:
     return channels_last(x).transpose(0, 2, 3, 1)
+
+
+def gathered(x, weight, bias, out_size, stride, offsets):
+    """y[pixel, o] = b[o] + Σ_(tap, c) x[first pixel + offset of the tap, c] W[o, (tap, c)].
+
+    x (N, H, W, C), weight (groups, O/groups, taps · C/groups) -> (N, O, *out_size), channels-last.
+    """
+    out = np.empty((len(x), *out_size, weight.shape[0] * weight.shape[1]), x.dtype)
+    if out.size:
+        channels = x.shape[3] // weight.shape[0]
+        phases, pieces, runs, blocks = _output_plan(len(x), *out_size, offsets, channels)
+        with one_thread():
+            _gather_gemm(
+                gemm_address(x.dtype), x, weight, True, _dense_bias(bias, x.dtype), out, stride,
+                (1, 1), phases, pieces, runs, blocks, x.dtype.type(1),
+            )  # fmt: skip
+    return out.transpose(0, 3, 1, 2)
+
+
+def gathered_weight_grad(x, grad, groups, stride, offsets):
+    """The gradient of `gathered` for its weight, (groups, O/groups, taps · C/groups).
+
+    x (N, H, W, C), grad (N, OH, OW, O).
+    """
+    channels = x.shape[3] // groups
+    shape = groups, grad.shape[3] // groups, len(offsets) * channels
+    if 0 in (grad.size, x.size, len(offsets)):
+        return np.zeros(shape, x.dtype)
+    runs = _runs(offsets)
+    pieces = _pieces(runs, channels)
+    # Few, large tasks; where the weights are small, split the pixels and add the parts.
+    tasks, pixels = groups * len(pieces), math.prod(grad.shape[:3])
+    splits = max(1, min(-(-8 // tasks), pixels // (4 * ROWS)))
+    parts = np.empty((splits, *shape), x.dtype)
+    with one_thread():
+        _weight_grad(
+            gemm_address(x.dtype), x, grad, parts, stride, _table(pieces), _table(runs),
+            2 * ROWS, x.dtype.type(1),
+        )  # fmt: skip
+    return parts[0] if splits == 1 else parts.sum(0)
 
 
 def _dense_bias(bias: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
@@ -321,7 +389,7 @@ def conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
         (i + 2 * p - d * (k - 1) - 1) // s + 1
         for i, k, s, p, d in zip(size, kernel_size, stride, padding, dilation, strict=True)
     ]
-    x, weight = _nhwc(x), _nhwc(weight)
+    x, weight = nhwc(x), nhwc(weight)
     depth = math.prod(weight.shape[1:])
     if groups == 1 and _is_matrix_product(
         tuple(size), tuple(kernel_size), stride, padding, dilation
@@ -330,19 +398,8 @@ def conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
         if bias is not None:
             y += bias
         return y.reshape(n, *out_size, o).transpose(0, 3, 1, 2)
-    out = np.empty((n, *out_size, o), x.dtype)
-    phases, off_h, off_w, blocks = _output_plan(
-        n, *out_size, tuple(kernel_size), padding, dilation
-    )
-    if out.size:
-        with one_thread():
-            _gather_gemm(
-                gemm_address(x.dtype), x, weight.reshape(groups, o // groups, depth), True,
-                _dense_bias(bias, x.dtype), out, stride, (1, 1),
-                phases, off_h, off_w, blocks, groups == 1 and dilation[1] == 1, MIN_DEPTH,
-                x.dtype.type(1),
-            )  # fmt: skip
-    return out.transpose(0, 3, 1, 2)
+    weight = weight.reshape(groups, o // groups, depth)
+    return gathered(x, weight, bias, out_size, stride, tap_offsets(kernel_size, padding, dilation))
 
 
 def conv2d_input_grad(grad, weight, bias=None, *, input_size, stride, padding, dilation, groups):
@@ -354,7 +411,7 @@ def conv2d_input_grad(grad, weight, bias=None, *, input_size, stride, padding, d
     n, o = grad.shape[:2]
     c = weight.shape[1] * groups
     kernel_size = weight.shape[2:]
-    grad, weight = _nhwc(grad), _nhwc(weight)
+    grad, weight = nhwc(grad), nhwc(weight)
     input_size = tuple(input_size)
     if groups == 1 and _is_matrix_product(input_size, kernel_size, stride, padding, dilation):
         matrix = weight.reshape(o, math.prod(kernel_size) * c)
@@ -373,7 +430,7 @@ def conv2d_input_grad(grad, weight, bias=None, *, input_size, stride, padding, d
                 stride, padding, dilation, tuple(kernel_size), grad.dtype.type(1),
             )  # fmt: skip
         return out.transpose(0, 3, 1, 2)
-    phases, off_h, off_w, blocks, taps = _input_grad_plan(
+    phases, pieces, runs, blocks, taps = _input_grad_plan(
         n, *input_size, tuple(kernel_size), stride, padding, dilation, o // groups
     )
     # Weights of each phase as rows (kh, kw, o): copies of contiguous runs of c.
@@ -386,8 +443,7 @@ def conv2d_input_grad(grad, weight, bias=None, *, input_size, stride, padding, d
     with one_thread():
         _gather_gemm(
             gemm_address(grad.dtype), grad, rows, False, bias, out, (1, 1), stride,
-            phases, off_h, off_w, blocks,
-            groups == 1 and _consecutive(off_w, phases, 6), MIN_DEPTH, grad.dtype.type(1),
+            phases, pieces, runs, blocks, grad.dtype.type(1),
         )  # fmt: skip
     return out.transpose(0, 3, 1, 2)
 
@@ -400,26 +456,12 @@ def conv2d_weight_grad(x, grad, *, kernel_size, stride, padding, dilation, group
     c, o = x.shape[1], grad.shape[1]
     size = x.shape[2:]
     kernel_size = tuple(kernel_size)
-    x, grad = _nhwc(x), _nhwc(grad)
-    c_group, o_group = c // groups, o // groups
-    depth = kernel_size[1] * c_group
-    shape = groups, o_group, kernel_size[0] * depth
-    if grad.size == 0 or x.size == 0:
-        out = np.zeros(shape, x.dtype)
-    elif groups == 1 and _is_matrix_product(size, kernel_size, stride, padding, dilation):
-        out = matmul(grad.reshape(-1, o).T, x.reshape(-1, shape[2]))
+    x, grad = nhwc(x), nhwc(grad)
+    covers = _is_matrix_product(size, kernel_size, stride, padding, dilation)
+    if covers and groups == 1 and grad.size and x.size:
+        out = matmul(grad.reshape(-1, o).T, x.reshape(-1, math.prod(kernel_size) * c))
     else:
-        step = min(kernel_size[0], max(1, MIN_DEPTH // max(depth, 1)))
-        pieces = groups * -(-kernel_size[0] // step)
-        # Few, large tasks; where the weights are small, split the pixels and add the parts.
-        splits = max(1, min(-(-8 // pieces), math.prod(grad.shape[:3]) // (4 * ROWS)))
-        parts = np.empty((splits, *shape), x.dtype)
-        off_h = np.arange(kernel_size[0]) * dilation[0] - padding[0]
-        off_w = np.arange(kernel_size[1]) * dilation[1] - padding[1]
-        with one_thread():
-            _weight_grad(
-                gemm_address(x.dtype), x, grad, parts, stride, off_h, off_w,
-                groups == 1 and dilation[1] == 1, step, 2 * ROWS, x.dtype.type(1),
-            )  # fmt: skip
-        out = parts[0] if splits == 1 else parts.sum(0)
-    return out.reshape(o, *kernel_size, c_group).transpose(0, 3, 1, 2)
+        out = gathered_weight_grad(
+            x, grad, groups, stride, tap_offsets(kernel_size, padding, dilation)
+        )
+    return out.reshape(o, *kernel_size, c // groups).transpose(0, 3, 1, 2)
