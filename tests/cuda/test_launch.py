@@ -100,7 +100,7 @@ def test_more_shared_memory_than_the_default_is_asked_for(source):
 def test_names_that_are_not_there(source, launch):
     with pytest.raises(ValueError, match=r"scale.cu: no kernel 'scael' among \['scale', 'shared"):
         source.kernel("scael", REAL="float")
-    with pytest.raises(ValueError, match="scale.cu: no variant {'REAL': 'int'} among"):
+    with pytest.raises(ValueError, match=r"scale.cu: no variant {'REAL': 'int'} among"):
         source.kernel("scale", REAL="int")
     assert launch.ctype(np.dtype("f8")) == launch.ctype(np.float64) == "double"
     with pytest.raises(TypeError, match="no CUDA kernels for complex64; use float32"):
