@@ -1,7 +1,7 @@
 """CUDA sources compiled as C++ with every memory access instrumented.
 
-    library = build.compile(source, ("-DREAL=float", "-Ikernels/cuda"), "scale.cu")
-    library.launch("scale", (4, 1, 1), (256, 1, 1), [struct.pack("P", x.ptr), struct.pack("i", n)])
+library = build.compile(source, ("-DREAL=float", "-Ikernels/cuda"), "scale.cu")
+library.launch("scale", (4, 1, 1), (256, 1, 1), [struct.pack("P", x.ptr), struct.pack("i", n)])
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import translate
 from .library import KernelFault, Library
-from .toolchain import CompileError, available, cached, run, runtime
+from .toolchain import CompileError, available, cached, gcc_version, run, runtime
 from .translate import HEADERS, to_cpp
 
 __all__ = ["CompileError", "KernelFault", "Library", "available", "compile"]
@@ -22,12 +22,12 @@ COMPILE = [
     # __shared__ variables are local to the library, whatever others of the same name exist
     *("-fvisibility=hidden", "-fno-gnu-unique", "-nostdlib", "-fno-exceptions"),
     *("-fmax-errors=5", "-fno-strict-aliasing", "-fno-var-tracking-assignments"),
-    # a variable that nobody initialised holds neither zero nor what the last thread left there
-    "-ftrivial-auto-var-init=pattern",
     *("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
     "-fsanitize=bounds-strict,alignment,signed-integer-overflow,shift,integer-divide-by-zero",
     "-fsanitize=float-cast-overflow,unreachable,return",
 ]
+# A variable that nobody initialised holds neither zero nor what the last thread left there.
+PATTERN = "-ftrivial-auto-var-init=pattern"  # since GCC 12
 
 
 @functools.cache
@@ -41,10 +41,18 @@ def compile(source: str, options: tuple[str, ...], name: str) -> Library:
     folders = [HEADERS, *(Path(o[2:]) for o in options if o.startswith("-I"))]
     files = [p for folder in folders for p in sorted(folder.glob("*.*h")) if p.is_file()]
     files.append(Path(translate.__file__))
-    key = [*COMPILE, source, *options, name, *(p.read_text(encoding="utf-8") for p in files)]
+    key = [
+        *COMPILE,
+        PATTERN,
+        source,
+        *options,
+        name,
+        *(p.read_text(encoding="utf-8") for p in files),
+    ]
     make = functools.partial(_make, source, options, name)
     return Library(name, cached("\0".join(key), ".so", make))
 
 
 def _make(source: str, options: tuple[str, ...], name: str, file: Path) -> None:
-    run([*COMPILE, "-", "-o", str(file), "-lm"], to_cpp(source, options, name))
+    flags = [PATTERN] if gcc_version() >= 12 else []
+    run([*COMPILE, *flags, "-", "-o", str(file), "-lm"], to_cpp(source, options, name))

@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-__all__ = ["CompileError", "available", "cache_folder", "cached", "run", "runtime"]
+__all__ = ["CompileError", "available", "cache_folder", "cached", "gcc_version", "run", "runtime"]
 
 FOLDER = Path(__file__).parent
+OLDEST_GCC = 11
 RUNTIME = [
     "g++",
     *("-std=c++17", "-O2", "-flto", "-fPIC", "-shared", "-fvisibility=hidden"),
@@ -34,7 +35,15 @@ def available() -> str | None:
     for program in ("g++", "nm", "c++filt", "addr2line"):
         if shutil.which(program) is None:
             return f"the CUDA emulator needs {program} on the PATH"
+    if gcc_version() < OLDEST_GCC:
+        return f"the CUDA emulator needs g++ {OLDEST_GCC} or newer, this is {gcc_version()}"
     return None
+
+
+@functools.cache
+def gcc_version() -> int:
+    """The major version of g++."""
+    return int(run(["g++", "-dumpversion"]).split(".")[0])
 
 
 def cache_folder() -> Path:
