@@ -275,16 +275,18 @@ def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 def _why(error: Exception, xp: Any) -> str:
     """The reason in the user's terms, and the innermost line of the user's."""
     where, trace = "", error.__traceback__
+    in_allocator = isinstance(error, MemoryError)
     not_the_users = {"tinygen", "tinygen_kernels", "numpy", _package(xp.__name__)}
     while trace is not None:
         frame = trace.tb_frame
         if _package(frame.f_globals.get("__name__", "")) not in not_the_users:
             where = f" at {frame.f_code.co_filename}:{trace.tb_lineno}"
+        in_allocator |= frame.f_code.co_filename.endswith("cuda/memory.pyx")
         trace = trace.tb_next
     text = _device.first_line(error)
     if isinstance(error, CaptureError):
         return text.removeprefix("capture: ")
-    if isinstance(error, MemoryError):
+    if in_allocator:
         return f"takes more memory{where} than in the calls before: every call must do the same"
     if "apture" in text:
         return (
