@@ -43,6 +43,7 @@ REALS = ("float", "double")
 MAX_THREADS = 1024
 MAX_GRID = (2**31 - 1, 65535, 65535)
 STATIC_SHARED = 48 * 1024  # bytes that a block may use without asking for more
+NULL = np.uint64(0)  # CuPy 13 takes None for no argument at all
 
 _TYPES = {
     "float": np.float32,
@@ -227,11 +228,13 @@ class Kernel:
     def _convert(self, parameter: tuple[np.dtype | str, str], value: Any) -> Any:
         type_, name = parameter
         if isinstance(type_, np.dtype):  # a pointer to such elements
-            if value is not None and value.dtype != type_:
+            if value is None:
+                return NULL
+            if value.dtype != type_:
                 raise TypeError(f"{self}: {name} is {value.dtype}, the kernel reads {type_}")
             return value
-        if type_ == "struct":
-            return value
+        if type_ == "struct":  # by value CuPy passes arrays of one element, and no others
+            return value.reshape(-1).view(f"V{value.nbytes}")
         try:
             return type_(value)
         except OverflowError:

@@ -24,6 +24,14 @@ extern "C" __global__ void scale(float* y, const float* x, float factor, long lo
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (i < n) y[i] = factor * x[i];
 }
+
+struct Pair {
+    int a, b;
+};
+
+extern "C" __global__ void difference(int* y, Pair pair) {
+    *y = pair.b - pair.a;
+}
 """
 
 
@@ -104,9 +112,29 @@ def test_kernels_run_and_their_arguments_must_fit(scale):
         ((y, x, np.float32(2), np.int32(300)), "argument 3: int32 where .* long long"),
         ((y, x.astype(np.float64), np.float32(2), np.int64(300)), "an array of float64"),
         ((y, x.get(), np.float32(2), np.int64(300)), "argument 1: ndarray where"),
+        ((y, None, np.float32(2), np.int64(300)), "argument 1: NoneType where"),
     ]:
         with pytest.raises(TypeError, match=problem):
             scale((2,), (256,), arguments)
+
+
+def test_structs_are_passed_by_value_as_one_element():
+    difference = cupy.RawModule(code=SOURCE).get_function("difference")
+    y = cupy.empty(1, np.int32)
+    pair = np.array([3, 10], np.int32)
+    difference((1,), (1,), (y, pair.view("V8")))
+    assert y.item() == 7
+    with pytest.raises(TypeError, match="arrays of size one"):
+        difference((1,), (1,), (y, pair))
+    with pytest.raises(TypeError, match="is not a NumPy array of 8 bytes"):
+        difference((1,), (1,), (y, pair[:1]))
+
+
+def test_what_only_tuples_can_say(scale):
+    with pytest.raises(TypeError, match="'options' has incorrect type: list"):
+        cupy.RawModule(code=SOURCE, options=["-DREAL=float"])
+    with pytest.raises(TypeError, match="'grid' has incorrect type: int"):
+        scale(1, (32,), ())
 
 
 def test_a_source_that_does_not_compile():

@@ -33,8 +33,11 @@ class CompileException(Exception):
 class RawModule:
     """`cupy.RawModule` of C++ source with `extern "C"` kernels."""
 
-    def __init__(self, *, code: str, options: Sequence[str] = (), backend: str = "nvrtc") -> None:
-        self.code, self.options = code, tuple(options)
+    def __init__(
+        self, *, code: str, options: tuple[str, ...] = (), backend: str = "nvrtc"
+    ) -> None:
+        _check_tuples(options=options)
+        self.code, self.options = code, options
         self._library = None
 
     def compile(self) -> None:
@@ -67,6 +70,7 @@ class RawKernel:
         shared_mem: int = 0,
         stream=None,
     ) -> None:
+        _check_tuples(grid=grid, block=block)
         if len(args) != len(self.types):
             raise TypeError(f"{self.name}: {len(args)} arguments for {len(self.types)}")
         packed = [
@@ -86,6 +90,13 @@ class RawKernel:
         (enqueue if stream is None else stream.add)(launch)
 
 
+def _check_tuples(**values) -> None:
+    """CuPy's Cython signatures take nothing else, not even a list or a named tuple."""
+    for name, value in values.items():
+        if type(value) is not tuple:
+            raise TypeError(f"Argument {name!r} has incorrect type: {type(value).__name__}")
+
+
 def _pack(where: str, type_: str, value) -> bytes:
     """An argument's bytes, if its type is exactly the parameter's."""
     if type_.endswith("*"):
@@ -93,6 +104,11 @@ def _pack(where: str, type_: str, value) -> bytes:
     if type_.startswith("struct:"):
         if not isinstance(value, np.ndarray) or value.nbytes != int(type_[7:]):
             raise TypeError(f"{where}: {value!r} is not a NumPy array of {type_[7:]} bytes")
+        if value.size != 1:
+            raise TypeError(
+                f"{where}: only NumPy arrays of size one can be passed by value, "
+                f"not of shape {value.shape}"
+            )
         return value.tobytes()
     if type(value) is not _NUMPY[type_]:
         raise TypeError(f"{where}: {type(value).__name__} where the kernel takes {type_}")
@@ -100,8 +116,8 @@ def _pack(where: str, type_: str, value) -> bytes:
 
 
 def _pack_pointer(where: str, element: str, value) -> bytes:
-    if value is None:
-        address = 0
+    if type(value) is np.uint64:  # None is null from CuPy 14 on; 13 crashes
+        address = int(value)
     elif isinstance(value, MemoryPointer):
         address = value.ptr
     elif isinstance(value, ndarray):
