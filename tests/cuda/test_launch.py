@@ -71,6 +71,7 @@ def test_what_does_not_fit_is_refused(source, launch):
     for grid, block, arguments, error, message in [
         (1, 32, (x, x, 2.0), TypeError, "3 arguments for 4 parameters"),
         (1, 32, (x, x.astype(np.float64), 2.0, 4), TypeError, "x is float64, .* reads float32"),
+        (1, 32, (x, np.ones(4, np.float32), 2.0, 4), TypeError, "x is a NumPy array; move it"),
         (1, 32, (x, x, 2.0, 2**31), ValueError, r"n = 2147483648 does not fit int32"),
         (1, 1025, (x, x, 2.0, 4), ValueError, "1025 threads in a block, at most 1024"),
         (1, (64, 32), (x, x, 2.0, 4), ValueError, "2048 threads in a block"),
