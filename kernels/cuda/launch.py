@@ -230,6 +230,8 @@ class Kernel:
         if isinstance(type_, np.dtype):  # a pointer to such elements
             if value is None:
                 return NULL
+            if isinstance(value, np.ndarray):  # CuPy would pass its contents, as a struct
+                raise TypeError(f"{self}: {name} is a NumPy array; move it to the GPU first")
             if value.dtype != type_:
                 raise TypeError(f"{self}: {name} is {value.dtype}, the kernel reads {type_}")
             return value
