@@ -20,54 +20,21 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
-from common import Worker, serve, write_json
-from report import steps, suite, table, workers
+from common import serve, write_json
+from report import steps, suite, table
+from report.workers import Contained, answering
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.md"
 PARTS = {"tests": 110, "kernels": 330, "models": 460}  # seconds from the start when each must end
 CASE_SECONDS = 90  # for a kernel's case: compiling and tuning for the first time is most of it
 MODEL_SECONDS = 120
-
-
-class Contained:
-    """A worker that is replaced when it is lost: by a timeout, a crash, a kernel's error."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.worker = name, None
-
-    def ask(self, limit: float, /, **request: Any) -> dict[str, Any]:
-        """Its answer within `limit` seconds, or {"failed": why}."""
-        if self.worker is None:
-            self.worker = Worker(__file__, self.name, os.cpu_count() or 1)
-        process = self.worker.process
-        timer = threading.Timer(limit, process.kill)
-        timer.start()
-        begin = time.monotonic()
-        try:
-            answer = self.worker.ask(**request)
-        except (RuntimeError, OSError, ValueError):  # it ended, at best between two lines
-            late = time.monotonic() - begin >= limit
-            why = f"no answer in {limit:.0f} s" if late else f"ended with code {process.wait()}"
-            answer = {"failed": f"the worker {self.name!r}: {why}", "lost": True}
-        finally:
-            timer.cancel()
-        if answer.pop("lost", False):
-            self.close()
-        return answer
-
-    def close(self) -> None:
-        """End the process, whatever state it is in."""
-        if self.worker is not None:
-            self.worker.process.kill()
-            self.worker.process.wait()
-            self.worker = None
 
 
 class Report:
@@ -94,52 +61,54 @@ class Report:
 
     def kernels(self) -> None:
         """Every case, checked and timed; the table at the end."""
-        worker, rows = Contained("kernels"), self.results["kernels"]
-        quick, seed = self.args.quick, self.results["seed"]
+        worker, rows = Contained(__file__, "kernels"), self.results["kernels"]
+        quick = self.args.quick
         ceilings = worker.ask(CASE_SECONDS, ask="ceilings", quick=quick)
-        if "failed" in ceilings:
-            rows["ceilings"] = _unknown("ceilings") | ceilings
-            return
+        cases = worker.ask(CASE_SECONDS, ask="cases", quick=quick)
+        for name, answer in (("ceilings", ceilings), ("list of cases", cases)):
+            if "failed" in answer:
+                rows[name] = {"family": name, "name": "", "precision": ""} | answer
+                print(f"{name}: {table.status(answer)}")
+                worker.close()
+                return
         self.results["ceilings"] = ceilings
         print(table.ceilings_line(ceilings))
-        cases = worker.ask(CASE_SECONDS, ask="cases", quick=quick)
-        if "failed" in cases:
-            rows["cases"] = _unknown("cases") | cases
-            return
-        for key, case in cases.items():
-            if self.args.match not in key:
-                continue
-            left = self.left("kernels")
-            request = {"ask": "case", "key": key, "quick": quick, "seed": seed}
-            row = {"skipped": "out of time"}
-            if left > 0:
-                limit = min(CASE_SECONDS, left + 5)
-                row = worker.ask(limit, **request, seconds=0.02 if quick else 0.1)
-            rows[key] = case | row
-            print(table.kernel_line(rows[key], ceilings), flush=True)
+        chosen = [key for key in cases if self.args.match in key]
+        for _, keys in groupby(chosen, lambda key: cases[key]["family"]):
+            for key in keys:
+                rows[key] = cases[key] | self._case(worker, key)
+                print(table.kernel_line(rows[key], ceilings), flush=True)
+            self.save()
         worker.close()
         print(f"\n{table.kernel_table(self.results)}")
 
+    def _case(self, worker: Contained, key: str) -> dict[str, Any]:
+        left, quick = self.left("kernels"), self.args.quick
+        if left <= 0:
+            return {"skipped": "out of time"}
+        options = {"quick": quick, "seed": self.results["seed"], "seconds": 0.02 if quick else 0.1}
+        return worker.ask(min(CASE_SECONDS, left + 5), ask="case", key=key, **options)
+
     def models(self) -> None:
         """Every training step by every provider, each provider in a process of its own."""
-        rows, quick = self.results["models"], self.args.quick
+        chosen = [model for model in steps.MODELS if self.args.match in model]
         for provider in steps.PROVIDERS:
-            worker = Contained(provider)
-            for precision in steps.PRECISIONS:
-                for model in steps.MODELS:
-                    if self.args.match not in model:
-                        continue
-                    request = {"model": model, "precision": precision}
-                    row, left = {"skipped": "out of time"}, self.left("models")
-                    if left > 0:
-                        seconds = 0.2 if quick else 1.0
-                        limit = min(MODEL_SECONDS, left + 5)
-                        row = worker.ask(limit, **request, seconds=seconds, quick=quick)
-                    rows.append(request | {"provider": provider} | row)
-                    said = f"{row['median']:.3g} ms/step" if "median" in row else row
-                    print(f"{model}, {precision}, {provider}: {said}", flush=True)
+            worker = Contained(__file__, provider)
+            for precision, model in product(steps.PRECISIONS, chosen):
+                request = {"model": model, "precision": precision}
+                row = self._step(worker, request)
+                self.results["models"].append(request | {"provider": provider} | row)
+                said = f"{row['median']:.3g} ms/step" if "median" in row else table.status(row)
+                print(f"{model}, {precision}, {provider}: {said}", flush=True)
             worker.close()
         print(f"\n{table.model_table(self.results)}")
+
+    def _step(self, worker: Contained, request: dict[str, str]) -> dict[str, Any]:
+        left, quick = self.left("models"), self.args.quick
+        if left <= 0:
+            return {"skipped": "out of time"}
+        options = {"quick": quick, "seconds": 0.2 if quick else 1.0}
+        return worker.ask(min(MODEL_SECONDS, left + 5), **request, **options)
 
     def end(self) -> int:
         """The worst rows, the goals, the exit code."""
@@ -156,10 +125,6 @@ class Report:
         seconds = time.monotonic() - self.begin
         print(f"\n{seconds:.0f} s; failed: {failed} rows, {tests} tests")
         return 1 if failed or tests else 0
-
-
-def _unknown(name: str) -> dict[str, Any]:
-    return {"family": name, "name": "", "precision": "", "bytes": 0, "flops": 0}
 
 
 def importable(folder: str) -> None:
@@ -180,7 +145,7 @@ def describe() -> dict[str, Any]:
         device.check("cuda")
     except device.DeviceError as error:
         return {"failed": str(error)}
-    worker = Contained("kernels")
+    worker = Contained(__file__, "kernels")
     machine = worker.ask(CASE_SECONDS, ask="machine")
     worker.close()
     return machine
@@ -214,10 +179,14 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.worker:
-        serve(workers.answering(args.worker))
+        serve(answering(args.worker))
         return 0
     if args.write_results:
-        table.write_section(RESULTS, json.loads(args.write_results.read_text(encoding="utf-8")))
+        results = json.loads(args.write_results.read_text(encoding="utf-8"))
+        if results["quick"]:
+            print(f"gpu_report: {args.write_results}: a --quick run is no result", file=sys.stderr)
+            return 2
+        table.write_section(RESULTS, results)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         importable(folder)

@@ -25,6 +25,7 @@ __all__ = ["MODELS", "PRECISIONS", "PROVIDERS", "Model", "Twin", "measure"]
 ROOT = Path(__file__).parents[2]
 PRECISIONS = ("tf32", "bf16")
 ROW = 10  # steps between two looks at the clock
+LEAST = 5  # rows
 WARM_UP = 6  # tinygen.capture records at the fourth call
 
 Step = Callable[[], Any]
@@ -136,7 +137,7 @@ def time_steps(step: Step, synchronize: Callable[[], None], seconds: float) -> d
     """Milliseconds of a step: median, 20th and 80th percentile of rows of steps; the host's."""
     whole, host = [], []
     begin = time.perf_counter()
-    while len(whole) < 5 or time.perf_counter() - begin < seconds:
+    while len(whole) < LEAST or time.perf_counter() - begin < seconds:
         synchronize()
         start = time.perf_counter()
         for _ in range(ROW):

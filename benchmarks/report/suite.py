@@ -53,7 +53,7 @@ def _file(root: Path, file: Path, seconds: float) -> dict[str, Any]:
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         part = read(_text(error.stdout))
-        part["failures"][name] = f"stopped after {seconds:.0f} s"
+        part["failures"][name] = f"stopped after {seconds:.0f} s; --only tests leaves more"
         return part
     part = read(_text(done.stdout))
     if done.returncode not in (0, NO_TESTS) and not part["failures"]:

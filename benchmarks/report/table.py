@@ -18,6 +18,7 @@ __all__ = [
     "model_table",
     "section",
     "speed",
+    "status",
     "worst",
     "write_section",
 ]
@@ -106,7 +107,7 @@ def kernel_cells(row: Row, ceilings: Mapping[str, float], mark: str = "") -> lis
     """One row of the table."""
     name = [f"{row['family']}: {row['name']}", row["precision"]]
     if "ours" not in row:
-        return [*name, *[""] * 8, _without_time(row)]
+        return [*name, *[""] * 8, status(row)]
     share, bound = attainment(row, ceilings)
     ours, peer = row["ours"], fastest(row)
     theirs = _us(row["peers"][peer]["median"]) if peer else "failed"
@@ -124,7 +125,10 @@ def kernel_line(row: Row, ceilings: Mapping[str, float]) -> str:
     if "ours" not in row:
         return f"{name}, {precision}: {cells[-1]}"
     us, _, share, theirs, peer, ratio = cells[:6]
-    return f"{name}, {precision}: {us} µs, {share}; {theirs} µs {peer}, speed {ratio}"
+    notes = [f"; {n}: failed: {p['failed']}" for n, p in row["peers"].items() if "failed" in p]
+    notes += [f"; timed eagerly: {row['why']}"] if "why" in row else []
+    line = f"{name}, {precision}: {us} µs, {share}; {theirs} µs {peer}, speed {ratio}"
+    return line + "".join(notes)
 
 
 def model_table(results: Row) -> str:
@@ -135,7 +139,7 @@ def model_table(results: Row) -> str:
         for provider, row in providers.items():
             name = [model, precision, provider]
             if "median" not in row:
-                cells.append([*name, _without_time(row), *[""] * 5])
+                cells.append([*name, status(row), *[""] * 5])
                 continue
             cells.append([
                 *name, f"{row['median']:.3g}", f"{row['p20']:.3g}..{row['p80']:.3g}",
@@ -153,7 +157,8 @@ def _grouped(results: Row) -> dict[tuple[str, str], dict[str, Row]]:
     return groups
 
 
-def _without_time(row: Row) -> str:
+def status(row: Row) -> str:
+    """Of a row without a time."""
     return f"failed: {row['failed']}" if "failed" in row else row["skipped"]
 
 
@@ -230,7 +235,7 @@ def _paragraphs(results: Row) -> Iterator[str]:
             ' "Python" is what the host takes to launch a step.'
         )
         yield model_table(results)
-    if results["kernels"]:
+    if "ceilings" in results:
         yield (
             "Kernels: device time of recorded graphs with a cold L2 cache, median; the ten lowest"
             " speeds are marked. The ceiling is the copy bandwidth or the rate of products in that"

@@ -6,13 +6,53 @@ itself never touches the GPU; its workers do, and are replaced when they are los
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["answering", "machine"]
+from common import Worker
+
+__all__ = ["Contained", "answering", "machine"]
+
+
+class Contained:
+    """A worker that is replaced when it is lost: by a timeout, a crash, a kernel's error."""
+
+    def __init__(self, script: str, name: str) -> None:
+        self.script, self.name = script, name
+        self.worker: Worker | None = None
+
+    def ask(self, limit: float, /, **request: Any) -> dict[str, Any]:
+        """Its answer within `limit` seconds, or {"failed": why}."""
+        if self.worker is None:
+            self.worker = Worker(self.script, self.name, os.cpu_count() or 1)
+        process = self.worker.process
+        timer = threading.Timer(limit, process.kill)
+        timer.start()
+        begin = time.monotonic()
+        try:
+            answer = self.worker.ask(**request)
+        except (RuntimeError, OSError, ValueError):  # it ended, at best between two lines
+            late = time.monotonic() - begin >= limit
+            why = f"no answer in {limit:.0f} s" if late else f"ended with code {process.wait()}"
+            answer = {"failed": f"the worker {self.name!r}: {why}", "lost": True}
+        finally:
+            timer.cancel()
+        if answer.pop("lost", False):
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        """End the process, whatever state it is in."""
+        if self.worker is not None:
+            self.worker.process.kill()
+            self.worker.process.wait()
+            self.worker = None
 
 
 def answering(worker: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -60,7 +100,7 @@ class Kernels:
         from . import elements, products, recurrences, rows
 
         if quick not in self._cases:
-            families = elements, rows, products, recurrences
+            families = elements, rows, recurrences, products
             found = [case for family in families for case in family.cases(quick)]
             self._cases[quick] = {case.key: case for case in found}
         return self._cases[quick]

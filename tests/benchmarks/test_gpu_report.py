@@ -1,7 +1,4 @@
-"""The GPU report, as far as it can be tested without one: cases, checks, tables, its command.
-
-Our side of every case runs on the emulated GPU at toy sizes, PyTorch on the CPU as its peer.
-"""
+"""The GPU report's tables, its run of the tests, and its command, with pretended workers."""
 
 from __future__ import annotations
 
@@ -14,241 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from gpu import missing, mode, to_cpu, to_gpu
-
-torch = pytest.importorskip("torch")
+from gpu import mode
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_report.py"
 sys.path.append(str(ROOT / "benchmarks"))
 
-from report import elements, products, recurrences, rows, steps, suite, table  # noqa: E402
-from report.cases import Case, normal  # noqa: E402
-
-CASES = [
-    case for family in (elements, rows, products, recurrences) for case in family.cases(quick=True)
-]
-
-
-@pytest.fixture(scope="module")
-def measure():
-    """The module that measures, with a `Gpu` for this machine."""
-    mode()
-    if missing():
-        pytest.skip(missing())
-    from report import measure
-
-    return measure
-
-
-@pytest.fixture(scope="module")
-def gpu(measure):
-    """Our kernels on the GPU that the tests use; PyTorch on the CPU; a clock that stands still."""
-
-    class OnTheCPU(measure.Gpu):
-        def __init__(self):
-            self.device = torch.device("cpu")
-            self.stream = measure.cupy.cuda.Stream(non_blocking=True)
-
-        def current(self):
-            return self.stream
-
-        def to_array(self, tensor):
-            return to_gpu(tensor.numpy())
-
-        def to_tensor(self, array):
-            return torch.from_numpy(to_cpu(array))
-
-        def record_theirs(self, call):
-            return measure.Recorded(call, (), None)
-
-        def time(self, call, seconds):
-            call()
-            return {"median": 1.0, "p20": 1.0, "p80": 1.0, "calls": 1}
-
-        def host_time(self, call):
-            return 0.5
-
-        def free(self):
-            pass
-
-    return OnTheCPU()
-
-
-@pytest.fixture
-def settings(measure):
-    """What `measure` sets for good is put back."""
-    flags = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [f.allow_tf32 for f in flags], torch.backends.cudnn.benchmark
-    with measure.precision.precision(measure.precision.get()):
-        yield
-    for flag, value in zip(flags, before[0], strict=True):
-        flag.allow_tf32 = value
-    torch.backends.cudnn.benchmark = before[1]
-
-
-# --------------------------------------------------------------------------------------- cases
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
-def test_a_case_is_right_eager_and_replayed(case, measure, gpu, settings):
-    row = measure.measure(case, gpu, seed=5, seconds=0)
-    assert row["timed"] == "graph", row
-    assert row["error"] < 1e-2
-    assert set(row["peers"]) == set(case.peers)
-    assert all("median" in peer for peer in row["peers"].values()), row
-    assert case.bytes > 0
-
-
-def test_full_size_cases_have_names_of_their_own():
-    full = [c for family in (elements, rows, products, recurrences) for c in family.cases()]
-    assert len({case.key for case in full}) == len(full)
-    assert len({case.key for case in CASES}) == len(CASES)
-    families = {case.family for case in full}
-    assert families == {case.family for case in CASES}
-    assert {"conv", "matmul", "lstm", "norm", "softmax", "optim", "random"} <= families
-
-
-def doubling(ours, **options) -> Case:
-    """A case that doubles 1,000 numbers, as `ours(arrays)` does it."""
-    return Case(
-        family="toy",
-        name="doubling",
-        inputs={"x": normal(1000)},
-        ours=lambda kernels, a: lambda: ours(a["x"]),
-        peers={"torch": lambda a: lambda: 2 * a["x"]},
-        bytes=8000,
-        **options,
-    )
-
-
-def off_by_little(x):
-    y = 2 * x
-    y[7:8] *= 1.01
-    return y
-
-
-def with_a_nan(x):
-    y = 2 * x
-    y[7:8] = float("nan")
-    return y
-
-
-def partly_unwritten(x):
-    import cupy
-
-    y = cupy.empty_like(x)
-    y[:-1] = 2 * x[:-1]
-    return y
-
-
-@pytest.mark.parametrize("wrong", [off_by_little, with_a_nan, partly_unwritten])
-def test_a_wrong_result_is_not_timed(wrong, measure, gpu, settings):
-    with pytest.raises(RuntimeError, match="relative error"):
-        measure.measure(doubling(wrong), gpu, seed=0, seconds=0)
-    measure.measure(doubling(lambda x: 2 * x), gpu, seed=0, seconds=0)
-
-
-def test_results_of_another_shape_are_wrong(measure, gpu, settings):
-    with pytest.raises(RuntimeError, match=r"shapes \[\(999,\)\], expected \[\(1000,\)\]"):
-        measure.measure(doubling(lambda x: 2 * x[1:]), gpu, seed=0, seconds=0)
-
-
-def test_a_replay_that_writes_nothing_is_wrong(measure, gpu, settings):
-    """A result that is computed once and handed out again is right eagerly, but not in a graph."""
-    kept = []
-
-    def once(x):
-        kept.append(2 * x) if not kept else None
-        return kept[0]
-
-    with pytest.raises(RuntimeError, match="relative error nan"):
-        measure.measure(doubling(once), gpu, seed=0, seconds=0)
-
-
-def test_what_reads_on_the_host_is_timed_eagerly_and_says_so(measure, gpu, settings):
-    def reads(x):
-        return 2 * x if float(x[0]) < 100 else x
-
-    row = measure.measure(doubling(reads), gpu, seed=0, seconds=0)
-    assert row["timed"] == "eager"
-    assert "Capture" in row["why"]
-    assert row["ours"]["median"] == 1
-
-
-def test_a_peer_that_fails_is_named_and_the_row_goes_on(measure, gpu, settings):
-    def broken(a):
-        raise ValueError("no such layout\nand more")
-
-    case = doubling(lambda x: 2 * x)
-    row = measure.measure(
-        Case(**{**vars(case), "peers": {**case.peers, "other": broken}}), gpu, seed=0, seconds=0
-    )
-    assert row["peers"]["other"] == {"failed": "ValueError: no such layout"}
-    assert table.fastest(row) == "torch"
-
-
-def test_inputs_are_fresh_for_every_seed():
-    case = doubling(lambda x: 2 * x)
-    one, same, other = (case.draw(torch.Generator().manual_seed(s))["x"] for s in (1, 1, 2))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-
-
-def test_the_loops_that_scans_are_compared_with_are_right():
-    from tinygen_kernels.reference import scan
-
-    g = torch.Generator().manual_seed(0)
-    z, w = normal(2, 12, 4, 5)(g).double(), normal(12, 3, 3)(g).double()
-    expected = scan.row_lstm(z.numpy(), w.numpy())[0]
-    torch.testing.assert_close(recurrences.row_lstm(z, w), torch.from_numpy(expected))
-    w = w[..., :2].contiguous()
-    expected = scan.diagonal_lstm(z.numpy(), w.numpy())[0]
-    torch.testing.assert_close(recurrences.diagonal_lstm(z, w), torch.from_numpy(expected))
-
-
-# --------------------------------------------------------------------------------------- steps
-
-
-@pytest.mark.parametrize("name", steps.MODELS)
-def test_a_step_and_its_twin_run(name):
-    model = steps.MODELS[name]
-    step, arguments = model.tinygen(model.few, "cpu")
-    assert all(0 < float(value.item()) < 5 for value in step(*arguments).values())
-    for options in ({}, {"channels_last": True}, {"bf16": True}):
-        twin = steps.Twin(device="cpu", **options)
-        values = twin.finish(model.torch(model.few, twin))()
-        assert all(0 < float(value) < 5 for value in values)
-
-
-@pytest.mark.parametrize("name", steps.MODELS)
-def test_twins_have_the_same_parameters(name):
-    model = steps.MODELS[name]
-    step, _ = model.tinygen(model.sizes, "cpu")
-    twin = model.torch(model.sizes, steps.Twin(device="cpu"))
-    for ours, theirs in zip(_nets(step), _nets(twin), strict=True):
-        shapes = [[tuple(p.shape) for p in net.parameters()] for net in (ours, theirs)]
-        assert shapes[0] == shapes[1]
-
-
-def _nets(step) -> list:
-    """The two networks that a step works on, G first."""
-    held = dict(zip(step.__code__.co_freevars, step.__closure__, strict=True))
-    return [held[name].cell_contents for name in ("G", "D")]
-
-
-@pytest.mark.parametrize("provider", ["tinygen", "tinygen captured"])
-def test_a_step_is_measured_on_the_gpu(provider, measure, monkeypatch):
-    monkeypatch.setattr(steps, "ROW", 1)
-    monkeypatch.setattr(steps, "WARM_UP", 4)
-    model = steps.MODELS["DCGAN 28x28, batch 128"]
-    with measure.precision.precision("fp32"):
-        row = steps.measure(model, provider, precision="tf32", seconds=0, quick=True)
-    assert row["steps"] == 5
-    assert row["images_per_second"] == pytest.approx(4e3 / row["median"])
-    assert 0 < row["p20"] <= row["median"] <= row["p80"]
-    assert 0 < row["host"] <= row["p80"]
-
+from report import steps, suite, table, workers  # noqa: E402
 
 # ------------------------------------------------------------------------------------- figures
 
@@ -348,6 +117,29 @@ def test_the_section_is_written_between_its_markers(tmp_path):
         table.write_section(file, None)
 
 
+def test_the_command_writes_the_section_but_not_from_a_quick_run(
+    gpu_report, monkeypatch, tmp_path, capsys
+):
+    docs, report = tmp_path / "results.md", tmp_path / "report.json"
+    docs.write_text(table.section(None))
+    monkeypatch.setattr(gpu_report, "RESULTS", docs)
+    report.write_text(json.dumps(finished() | {"quick": True}))
+    assert gpu_report.main(["--write-results", str(report)]) == 2
+    assert "a --quick run is no result" in capsys.readouterr().err
+    assert docs.read_text() == table.section(None)
+    report.write_text(json.dumps(finished()))
+    assert gpu_report.main(["--write-results", str(report)]) == 0
+    assert docs.read_text() == table.section(finished())
+
+
+def test_a_report_without_kernels_has_a_section_too():
+    found = finished() | {"kernels": {"ceilings": {"failed": "no answer"}}}
+    del found["ceilings"]
+    text = table.section(found)
+    assert "tinygen captured" in text
+    assert "speed / PyTorch" in text
+
+
 def test_the_section_in_the_docs_is_the_last_report():
     report = ROOT / "docs" / "gpu_report.json"
     last = json.loads(report.read_text()) if report.exists() else None
@@ -391,7 +183,7 @@ def test_the_suite_counts_and_survives_crashes_and_hangs(tmp_path):
     for name, text in TESTS.items():
         lines = text.strip("\n").splitlines()
         (folder / name).write_text("\n".join(line.removeprefix(" " * 8) for line in lines))
-    found = suite.run(15, tmp_path)
+    found = suite.run(10, tmp_path)
     assert (found["passed"], found["skipped"], found["failed"]) == (5, 1, 3)
     wrong, crash, hang = (
         next(line for name, line in found["failures"].items() if part in name)
@@ -446,7 +238,7 @@ class FakeWorker:
 def test_a_run_goes_on_after_failures_and_leaves_its_figures(
     gpu_report, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(gpu_report, "Worker", FakeWorker)
+    monkeypatch.setattr(workers, "Worker", FakeWorker)
     FakeWorker.started = 0
     file = tmp_path / "new" / "report.json"
     args = gpu_report.parser().parse_args(["--json", str(file), "--seed", "3"])
@@ -464,7 +256,7 @@ def test_a_run_goes_on_after_failures_and_leaves_its_figures(
 
 
 def test_parts_can_be_chosen_and_late_cases_are_skipped(gpu_report, monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_report, "Worker", FakeWorker)
+    monkeypatch.setattr(workers, "Worker", FakeWorker)
     monkeypatch.setattr(gpu_report.Report, "left", lambda self, part: -1.0)
     file = tmp_path / "report.json"
     options = ["--only", "kernels", "--match", "a", "--json", str(file)]
@@ -476,7 +268,7 @@ def test_parts_can_be_chosen_and_late_cases_are_skipped(gpu_report, monkeypatch,
     assert "tests" not in found
 
 
-def test_a_worker_that_hangs_is_ended_and_replaced(gpu_report, monkeypatch, tmp_path):
+def test_a_worker_that_hangs_is_ended_and_replaced(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(
         "import sys, time\n"
@@ -484,8 +276,7 @@ def test_a_worker_that_hangs_is_ended_and_replaced(gpu_report, monkeypatch, tmp_
         "    time.sleep(60 * ('hang' in line))\n"
         "    print('{\"ok\": 1}', flush=True)\n"
     )
-    monkeypatch.setattr(gpu_report, "__file__", str(script))
-    worker = gpu_report.Contained("kernels")
+    worker = workers.Contained(str(script), "kernels")
     try:
         assert worker.ask(30, ask="something") == {"ok": 1}
         assert worker.ask(1, ask="hang") == {"failed": "the worker 'kernels': no answer in 1 s"}
@@ -495,20 +286,10 @@ def test_a_worker_that_hangs_is_ended_and_replaced(gpu_report, monkeypatch, tmp_
 
 
 def test_errors_in_a_worker_are_answers(monkeypatch):
-    from report import workers
-
     monkeypatch.setattr(workers, "_alive", lambda: False)
     monkeypatch.setattr(workers.Kernels, "cases", lambda self, quick: {})
     answer = workers.answering("kernels")({"ask": "case", "key": "no such", "quick": True})
     assert answer == {"failed": "KeyError: 'no such'", "lost": True}
-
-
-def test_workers_list_the_cases_without_a_gpu():
-    from report import workers
-
-    cases = workers.answering("kernels")({"ask": "cases", "quick": True})
-    assert [*cases] == [case.key for case in CASES]
-    json.dumps(cases)
 
 
 def test_without_a_gpu_there_is_one_clear_line(tmp_path):
