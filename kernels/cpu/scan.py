@@ -139,6 +139,7 @@ def _by_lines(initial: np.ndarray | None, order: Wavefront, like: np.ndarray) ->
     return np.ascontiguousarray(initial.T)
 
 
+# Compiled kernels stay on disk as they are if wavefront.py alone changes: clear the cache then.
 _steps = serial_kernel(Wavefront.steps)
 _active = serial_kernel(Wavefront.active)
 _pixel = serial_kernel(Wavefront.pixel)

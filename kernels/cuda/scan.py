@@ -29,7 +29,7 @@ __all__ = [
 STEPS = Source("scan.cu", REAL=REALS)
 PERSISTENT = Source("scan_persistent.cu", REAL=REALS)
 
-# As in scan_persistent.cu.
+# As in scan_persistent.cu; a thread's lines have 16 bytes for each number of one line.
 _LINES_BYTES = 16
 _MOST_THREADS = 512
 _WARP = 32

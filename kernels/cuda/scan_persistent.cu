@@ -92,9 +92,9 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) scan_persistent(
 {
     const int lines = order.lines, depth = order.taps * hidden;
     const int padded = (lines + order.taps - 1) * hidden, margin = order.reach * hidden;
-    Gates* const weights = shared_memory();                           // [depth][H]
+    Gates* const weights = shared_memory();                             // [depth][H]
     REAL* const h = reinterpret_cast<REAL*>(weights + depth * hidden);  // [2][padded]
-    REAL* const c = h + 2 * padded;                                   // [lines][H]
+    REAL* const c = h + 2 * padded;                                     // [lines][H]
     REAL* const flat = reinterpret_cast<REAL*>(weights);
     for (int i = threadIdx.x; i < depth * hidden * GATES; i += blockDim.x) flat[i] = weight[i];
     for (int i = threadIdx.x; i < padded; i += blockDim.x) {
@@ -115,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) scan_persistent(
             const REAL* window[LINES];
 #pragma unroll
             for (int r = 0; r < LINES; ++r) {
-                const int line = min(b + r, end - 1);  // the last one twice, if they are odd
+                const int line = min(b + r, end - 1);  // the last one again, where there are fewer
                 window[r] = before + line * hidden;
                 at[r] = (first + order.pixel(t, line)) * GATES * hidden + j;
 #pragma unroll
@@ -153,10 +153,10 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) scan_grad_persistent(
     const int lines = order.lines, depth = order.taps * hidden;
     const int padded = (lines + order.taps - 1) * hidden;
     const int margin = (order.taps - 1 - order.reach) * hidden;
-    Gates* const weights = shared_memory();                                 // [depth][H]
-    Gates* const grad_a = weights + depth * hidden;                         // [padded]
-    REAL* const grad_h = reinterpret_cast<REAL*>(grad_a + padded);          // [lines][H]
-    REAL* const grad_c = grad_h + lines * hidden;                           // [lines][H]
+    Gates* const weights = shared_memory();                         // [depth][H]
+    Gates* const grad_a = weights + depth * hidden;                 // [padded]
+    REAL* const grad_h = reinterpret_cast<REAL*>(grad_a + padded);  // [lines][H]
+    REAL* const grad_c = grad_h + lines * hidden;                   // [lines][H]
     REAL* const flat = reinterpret_cast<REAL*>(weights);
     for (int i = threadIdx.x; i < depth * hidden * GATES; i += blockDim.x) flat[i] = weight[i];
     for (int i = threadIdx.x; i < padded; i += blockDim.x) grad_a[i] = Gates{};
