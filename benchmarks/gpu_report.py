@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from common import serve, write_json
-from report import steps, suite, table
+from report import steps, suite, table, zoo
 from report.workers import Contained, answering
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +91,7 @@ class Report:
 
     def models(self) -> None:
         """Every training step by every provider, each provider in a process of its own."""
-        chosen = [model for model in steps.MODELS if self.args.match in model]
+        chosen = [model for model in zoo.MODELS if self.args.match in model]
         for provider in steps.PROVIDERS:
             worker = Contained(__file__, provider)
             for precision, model in product(steps.PRECISIONS, chosen):

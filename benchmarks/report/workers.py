@@ -128,10 +128,10 @@ class Steps:
         self.provider = provider
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        from . import steps
+        from . import steps, zoo
 
         return steps.measure(
-            steps.MODELS[request["model"]],
+            zoo.MODELS[request["model"]],
             self.provider,
             precision=request["precision"],
             seconds=request["seconds"],

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from report import elements, products, recurrences, rows, steps, table, workers  # noqa: E402
+from report import elements, products, recurrences, rows, steps, table, workers, zoo  # noqa: E402
 from report.cases import Case, normal  # noqa: E402
 
 CASES = [
@@ -280,9 +280,9 @@ def test_a_graph_of_pytorch_is_ended_even_if_the_call_fails(measure, monkeypatch
 # --------------------------------------------------------------------------------------- steps
 
 
-@pytest.mark.parametrize("name", steps.MODELS)
+@pytest.mark.parametrize("name", zoo.MODELS)
 def test_a_step_and_its_twin_run(name):
-    model = steps.MODELS[name]
+    model = zoo.MODELS[name]
     step, arguments = model.tinygen(model.few, "cpu")
     assert all(0 < float(value.item()) < 5 for value in step(*arguments).values())
     for options in ({}, {"channels_last": True}, {"bf16": True}):
@@ -291,9 +291,9 @@ def test_a_step_and_its_twin_run(name):
         assert all(0 < float(value) < 5 for value in values)
 
 
-@pytest.mark.parametrize("name", steps.MODELS)
+@pytest.mark.parametrize("name", zoo.MODELS)
 def test_twins_have_the_same_parameters(name):
-    model = steps.MODELS[name]
+    model = zoo.MODELS[name]
     step, _ = model.tinygen(model.sizes, "cpu")
     twin = model.torch(model.sizes, steps.Twin(device="cpu"))
     for ours, theirs in zip(_nets(step), _nets(twin), strict=True):
@@ -312,7 +312,7 @@ def test_a_step_is_measured_on_the_gpu(provider, measure, monkeypatch):
     monkeypatch.setattr(steps, "ROW", 1)
     monkeypatch.setattr(steps, "LEAST", 2)
     monkeypatch.setattr(steps, "WARM_UP", 4)  # the recording included
-    model = steps.MODELS["DCGAN 28x28, batch 128"]
+    model = zoo.MODELS["DCGAN 28x28, batch 128"]
     with measure.precision.precision("fp32"):
         row = steps.measure(model, provider, precision="tf32", seconds=0, quick=True)
     assert row["steps"] == 2

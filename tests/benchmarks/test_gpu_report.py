@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_report.py"
 sys.path.append(str(ROOT / "benchmarks"))
 
-from report import steps, suite, table, workers  # noqa: E402
+from report import steps, suite, table, workers, zoo  # noqa: E402
 
 # ------------------------------------------------------------------------------------- figures
 
@@ -247,7 +247,7 @@ def test_a_run_goes_on_after_failures_and_leaves_its_figures(
     assert found["seed"] == 3
     assert [("failed" in r) for r in found["kernels"].values()] == [False, True, True]
     assert found["kernels"]["crash"]["failed"] == "the worker 'kernels': ended with code -9"
-    assert len(found["models"]) == len(steps.PROVIDERS) * len(steps.MODELS) * 2
+    assert len(found["models"]) == len(steps.PROVIDERS) * len(zoo.MODELS) * 2
     assert FakeWorker.started == 2 + len(steps.PROVIDERS)  # one more, after the crash
     printed = capsys.readouterr().out
     assert "the ten worst rows" in printed
