@@ -17,6 +17,7 @@ import numpy as np
 
 from ..layout import contiguous, from_rows
 from . import gemm
+from . import gemm_problem as problem
 from .launch import REALS, Source, blocks, ctype
 from .transpose import channels_last
 
@@ -71,7 +72,7 @@ class Shape(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def output_product(s: Shape, aligned: Pair) -> gemm.Product | None:
+def output_product(s: Shape, aligned: Pair) -> problem.Product | None:
     """y[pixel, o] = Σ x[pixel, (tap, c)] W[o, (tap, c)]; None if it does not fit the kernel.
 
     `aligned`: whether the addresses of x and W are multiples of 16, and so in the other products.
@@ -81,8 +82,8 @@ def output_product(s: Shape, aligned: Pair) -> gemm.Product | None:
         return None
     depth = len(taps) * s.c
     pixels = math.prod(s.out_size)
-    return gemm.Product(
-        "output", _images(s), [gemm.Phase(s.n, *s.out_size, taps)],
+    return problem.Product(
+        "output", _images(s), [problem.Phase(s.n, *s.out_size, taps)],
         n=s.o, other_step=depth, out_size=s.n * pixels * s.o,
         out_steps=(pixels * s.o, s.out_size[1] * s.o, s.o),
         aligned=(aligned[0] and s.c % 4 == 0, aligned[1] and depth % 4 == 0),
@@ -90,7 +91,7 @@ def output_product(s: Shape, aligned: Pair) -> gemm.Product | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def input_grad_product(s: Shape, aligned: Pair) -> gemm.Product | None:
+def input_grad_product(s: Shape, aligned: Pair) -> problem.Product | None:
     """gx[pixel, c] = Σ g[pixel, (tap, o)] W[(tap, o), c], a product for each of stride² phases."""
     (height, width), (rows, columns) = s.size, s.out_size
     weights = {tap: i * s.c for i, tap in enumerate(s.taps)}
@@ -105,12 +106,12 @@ def input_grad_product(s: Shape, aligned: Pair) -> gemm.Product | None:
                 if (kh, kw) in weights
             ]
             nh, nw = -(-(height - ph) // s.stride[0]), -(-(width - pw) // s.stride[1])
-            phases.append(gemm.Phase(s.n, nh, nw, taps, (ph * width + pw) * s.c))
+            phases.append(problem.Phase(s.n, nh, nw, taps, (ph * width + pw) * s.c))
     if not _fits(s, [tap for phase in phases for tap in phase.taps], len(phases)):
         return None
-    return gemm.Product(
+    return problem.Product(
         "input_grad",
-        gemm.Gather(rows, columns, s.o, rows * columns * s.o, columns * s.o, s.o), phases,
+        problem.Gather(rows, columns, s.o, rows * columns * s.o, columns * s.o, s.o), phases,
         n=s.c, other_step=len(s.taps) * s.c, out_size=s.n * height * width * s.c,
         out_steps=(height * width * s.c, s.stride[0] * width * s.c, s.stride[1] * s.c),
         aligned=(aligned[0] and s.o % 4 == 0, aligned[1] and s.c % 4 == 0),
@@ -118,23 +119,23 @@ def input_grad_product(s: Shape, aligned: Pair) -> gemm.Product | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def weight_grad_product(s: Shape, aligned: Pair) -> gemm.Product | None:
+def weight_grad_product(s: Shape, aligned: Pair) -> problem.Product | None:
     """gW[o, (tap, c)] = Σ g[pixel, o] x[pixel, (tap, c)]."""
     taps = _offsets(s)
     if not _fits(s, taps, phases=1):
         return None
     columns = len(taps) * s.c
-    return gemm.Product(
-        "weight_grad", _images(s), [gemm.Phase(s.n, *s.out_size, taps)],
+    return problem.Product(
+        "weight_grad", _images(s), [problem.Phase(s.n, *s.out_size, taps)],
         n=columns, rows=s.o, other_step=s.o, out_size=s.o * columns, out_steps=(columns, 0, 0),
         aligned=(aligned[0] and s.o % 4 == 0, aligned[1] and s.c % 4 == 0),
     )  # fmt: skip
 
 
-def _images(s: Shape) -> gemm.Gather:
+def _images(s: Shape) -> problem.Gather:
     line = s.size[1] * s.c
     origin = -s.padding[0], -s.padding[1]
-    return gemm.Gather(*s.size, s.c, s.size[0] * line, line, s.c, s.stride, origin)
+    return problem.Gather(*s.size, s.c, s.size[0] * line, line, s.c, s.stride, origin)
 
 
 def _offsets(s: Shape) -> list[tuple[int, int, int]]:
@@ -159,9 +160,9 @@ def _fits(s: Shape, taps: list[tuple[int, int, int]], phases: int) -> bool:
     distances = [abs(d) for tap in taps for d in tap[:2]]
     return (
         min(arrays) > 0
-        and max(arrays) < gemm.LARGEST
-        and len(taps) <= gemm.MAX_TAPS
-        and phases <= gemm.MAX_PHASES
+        and max(arrays) < problem.LARGEST
+        and len(taps) <= problem.MAX_TAPS
+        and phases <= problem.MAX_PHASES
         and max(distances, default=0) < FARTHEST
     )
 
@@ -237,7 +238,7 @@ def conv2d_weight_grad(x, grad, *, kernel_size, stride, padding, dilation, group
     return gw
 
 
-def planned(builder, shape: Shape, a: cupy.ndarray, b: cupy.ndarray) -> gemm.Product | None:
+def planned(builder, shape: Shape, a: cupy.ndarray, b: cupy.ndarray) -> problem.Product | None:
     if shape.groups > 1 or a.dtype != np.float32:
         return None
     return builder(shape, (a.data.ptr % 16 == 0, b.data.ptr % 16 == 0))

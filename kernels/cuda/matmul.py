@@ -15,6 +15,7 @@ import numpy as np
 
 from ..layout import contiguous
 from . import gemm, precision
+from . import gemm_problem as problem
 from .launch import REALS, Source, blocks, ctype, in_graph
 
 __all__ = ["linear", "matmul"]
@@ -89,7 +90,7 @@ def product(
     spans = left.span(batch, m, k), right.span(batch, k, n), out.size
     if not out.size:
         return out
-    if a.dtype == np.float32 and k > 0 and max(spans) < gemm.LARGEST:
+    if a.dtype == np.float32 and k > 0 and max(spans) < problem.LARGEST:
         at_16 = a.data.ptr % 16 == 0, b.data.ptr % 16 == 0
         planned = _planned(m, n, k, batch, left, right, at_16)
         gemm.multiply(planned, out, a, b, bias, **end)
@@ -160,7 +161,7 @@ def _axes(lead: tuple[int, ...], a: cupy.ndarray, b: cupy.ndarray) -> list[tuple
 
 
 @functools.lru_cache(maxsize=1024)
-def _planned(m, n, k, batch, a: Steps, b: Steps, at_16: tuple[bool, bool]) -> gemm.Product:
+def _planned(m, n, k, batch, a: Steps, b: Steps, at_16: tuple[bool, bool]) -> problem.Product:
     """The product as that of a convolution of 1x1 images: NT, NN and TN."""
     sizes = {"n": n, "rows": m, "out_size": m * n, "out_steps": (n, 0, 0)}
     steps = {"batch": batch, "a_steps": a[:2], "b_steps": b[:2]}
@@ -170,9 +171,9 @@ def _planned(m, n, k, batch, a: Steps, b: Steps, at_16: tuple[bool, bool]) -> ge
     else:
         kind, lines = "weight_grad", (m, n)
         gathered, other, channels, pixels = b.line, a.line, n, k
-    return gemm.Product(
-        kind, gemm.Gather(1, 1, channels, gathered, 0, 0),
-        [gemm.Phase(pixels, 1, 1, [(0, 0, 0)])], other_step=other,
+    return problem.Product(
+        kind, problem.Gather(1, 1, channels, gathered, 0, 0),
+        [problem.Phase(pixels, 1, 1, [(0, 0, 0)])], other_step=other,
         aligned=(at_16[0] and a.aligned(lines[0]), at_16[1] and b.aligned(lines[1])),
         **sizes, **steps,
     )  # fmt: skip

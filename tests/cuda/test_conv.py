@@ -299,7 +299,7 @@ def test_a_measured_choice_goes_before_the_model(cuda_kernels):
 @given(st.integers(0, 2**31 - 1), st.integers(1, 2**30), st.integers(-1, 1))
 def test_division_by_multiplication(cuda_kernels, n, d, near):
     n = min(max(n // d * d + near, 0), 2**31 - 1)
-    _, multiplier, shift = cuda_kernels("gemm")._divisor(d)
+    _, multiplier, shift = cuda_kernels("gemm_problem").divisor(d)
     assert multiplier < 2**32
     assert ((n * multiplier >> 32) + n) >> shift == n // d
     assert (n * multiplier >> 32) + n < 2**32

@@ -164,10 +164,11 @@ def test_a_batch_of_more_axes_than_the_kernels_walk(cuda_kernels):
 
 
 def test_operands_that_32_bits_cannot_reach_go_to_the_plain_kernel(cuda_kernels):
-    gemm, matmul = cuda_kernels("gemm"), cuda_kernels("matmul")
+    gemm, problem = cuda_kernels("gemm"), cuda_kernels("gemm_problem")
+    matmul = cuda_kernels("matmul")
     a, b = draw_two([(7, 5), (5, 9)], np.float32, 0)
     refuse = mock.Mock(side_effect=AssertionError)
-    with mock.patch.object(gemm, "LARGEST", 60), mock.patch.object(gemm, "multiply", refuse):
+    with mock.patch.object(problem, "LARGEST", 60), mock.patch.object(gemm, "multiply", refuse):
         check_exact(matmul.product, a, b)
 
 
