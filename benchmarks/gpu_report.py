@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from common import serve, write_json
-from report import steps, suite, table, zoo
+from report import section, steps, suite, table, zoo
 from report.workers import Contained, answering
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +72,7 @@ class Report:
                 worker.close()
                 return
         self.results["ceilings"] = ceilings
-        print(table.ceilings_line(ceilings))
+        print(section.ceilings_line(ceilings))
         chosen = [key for key in cases if self.args.match in key]
         for _, keys in groupby(chosen, lambda key: cases[key]["family"]):
             for key in keys:
@@ -117,7 +117,7 @@ class Report:
         if slow:
             print("\nthe ten worst rows:\n" + table.kernel_table(results, slow))
         if "ceilings" in results:
-            for what, least, value, verdict in table.goals(results):
+            for what, least, value, verdict in section.goals(results):
                 print(f"{verdict}: {what}: {value} ({least})")
         rows = [*results["kernels"].values(), *results["models"]]
         failed = sum("failed" in row for row in rows)
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if results["quick"]:
             print(f"gpu_report: {args.write_results}: a --quick run is no result", file=sys.stderr)
             return 2
-        table.write_section(RESULTS, results)
+        section.write_section(RESULTS, results)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         importable(folder)

@@ -1,43 +1,31 @@
-"""What the report says: tables, the worst rows, the goals, the section of docs/results.md."""
+"""Figures of a row, tables of all of them, and the worst ones."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from common import print_table
 
 __all__ = [
+    "Row",
     "attainment",
-    "goals",
+    "by_model",
+    "fastest",
     "kernel_line",
     "kernel_table",
+    "markdown",
+    "measured",
+    "microseconds",
     "model_table",
-    "section",
     "speed",
     "status",
     "worst",
-    "write_section",
 ]
 
-BEGIN, END = "<!-- gpu report: begin -->", "<!-- gpu report: end -->"
 WORST = 10
-COMMAND = "python benchmarks/gpu_report.py --json docs/gpu_report.json"
-WRITE = "python benchmarks/gpu_report.py --write-results docs/gpu_report.json"
-FRAME = f"{BEGIN}\n## On a GPU\n\n{{}}\n{END}"
-NOT_YET = f"""\
-The CUDA kernels have been proven by emulation and by compilation: the tests execute every kernel
-thread by thread on the CPU against the NumPy reference, and compile it for three generations of
-GPUs. They have not yet been run on a GPU, so there are no figures. This command takes at most
-8 minutes on one, with CuPy and PyTorch installed; the second writes this section from its results:
-
-```
-{COMMAND}
-{WRITE}
-```"""
 
 Row = Mapping[str, Any]
 
@@ -100,7 +88,7 @@ def kernel_table(results: Row, keys: list[str] | None = None) -> str:
         kernel_cells(rows[key], results["ceilings"], "← " * (key in marked))
         for key in (rows if keys is None else keys)
     ]
-    return _table(KERNEL_HEADER, cells)
+    return markdown(KERNEL_HEADER, cells)
 
 
 def kernel_cells(row: Row, ceilings: Mapping[str, float], mark: str = "") -> list[str]:
@@ -110,11 +98,12 @@ def kernel_cells(row: Row, ceilings: Mapping[str, float], mark: str = "") -> lis
         return [*name, *[""] * 8, status(row)]
     share, bound = attainment(row, ceilings)
     ours, peer = row["ours"], fastest(row)
-    theirs = _us(row["peers"][peer]["median"]) if peer else "failed"
+    theirs = microseconds(row["peers"][peer]["median"]) if peer else "failed"
     ratio = f"{mark}{speed(row):.2f}" if peer else ""
     return [
-        *name, _us(ours["median"]), f"{_us(ours['p20'])}..{_us(ours['p80'])}",
-        f"{100 * share:.0f} % {bound}", theirs, peer or "", ratio, _us(ours["host"]),
+        *name, microseconds(ours["median"]),
+        f"{microseconds(ours['p20'])}..{microseconds(ours['p80'])}",
+        f"{100 * share:.0f} % {bound}", theirs, peer or "", ratio, microseconds(ours["host"]),
         f"{row['error']:.0e}", row["timed"],
     ]  # fmt: skip
 
@@ -134,7 +123,7 @@ def kernel_line(row: Row, ceilings: Mapping[str, float]) -> str:
 def model_table(results: Row) -> str:
     """All training steps; the speed is against PyTorch with its defaults."""
     cells = []
-    for (model, precision), providers in _grouped(results).items():
+    for (model, precision), providers in by_model(results).items():
         base = providers.get("torch", {}).get("median")
         for provider, row in providers.items():
             name = [model, precision, provider]
@@ -146,10 +135,10 @@ def model_table(results: Row) -> str:
                 f"{row['images_per_second']:,.0f}", f"{row['host']:.3g}", f"{row['peak_mb']:.0f}",
                 f"{base / row['median']:.2f}" if base else "",
             ])  # fmt: skip
-    return _table(MODEL_HEADER, cells)
+    return markdown(MODEL_HEADER, cells)
 
 
-def _grouped(results: Row) -> dict[tuple[str, str], dict[str, Row]]:
+def by_model(results: Row) -> dict[tuple[str, str], dict[str, Row]]:
     """(model, precision) -> provider -> row; one provider did all models in turn."""
     groups: dict[tuple[str, str], dict[str, Row]] = {}
     for row in results["models"]:
@@ -162,102 +151,14 @@ def status(row: Row) -> str:
     return f"failed: {row['failed']}" if "failed" in row else row["skipped"]
 
 
-def _us(ms: float) -> str:
+def microseconds(ms: float) -> str:
+    """Milliseconds as microseconds with three digits."""
     return f"{1e3 * ms:.3g}" if ms < 1 else f"{1e3 * ms:,.0f}"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         print_table(header, [[cell.replace("|", "/") for cell in row] for row in rows])
     return text.getvalue().rstrip()
-
-
-# ---------------------------------------------------------------------------------------- goals
-
-
-def goals(results: Row) -> list[list[str]]:
-    """(what, goal, measured, whether it is reached), of what was measured."""
-    found = []
-
-    def goal(what: str, least: float, value: float | None, unit: str = "") -> None:
-        if value is not None:
-            scale = 100 if unit else 1
-            said = [f"at least {scale * least:.4g}{unit}", f"{scale * value:.3g}{unit}"]
-            found.append([what, *said, "reached" if value >= least else "missed"])
-
-    steps = _grouped(results).get(("DCGAN 64x64, batch 128", "tf32"), {})
-    for provider, least in (("tinygen", 1.0), ("tinygen captured", 1.3)):
-        pair = [steps.get(name, {}).get("median") for name in ("torch", provider)]
-        value = pair[0] / pair[1] if all(pair) else None
-        goal(f"DCGAN 64x64 training step, {provider}: speed / PyTorch", least, value)
-
-    rows = [row for _, row in measured(results["kernels"])]
-    shares = [attainment(row, results["ceilings"]) for row in rows]
-    memory = [share for share, bound in shares if bound == "memory"]
-    goal("kernels bound by memory: copy bandwidth, lowest", 0.85, min(memory, default=None), " %")
-    conv = [s for row in rows if row["family"] == "conv" and (s := speed(row)) is not None]
-    goal("convolutions: speed / cuDNN, lowest", 0.6, min(conv, default=None))
-    goal("convolutions: speed / cuDNN, highest", 1.0, max(conv, default=None))
-    lstm = [s for row in rows if row["family"] == "lstm" and (s := speed(row, "generic"))]
-    goal("LSTM: speed / PyTorch's generic path, lowest", 1.0, min(lstm, default=None))
-    return found
-
-
-# ----------------------------------------------------------------------------------- results.md
-
-
-def section(results: Row | None) -> str:
-    """The section "On a GPU", markers included, from a report or from none."""
-    return FRAME.format(NOT_YET if results is None else "\n\n".join(_paragraphs(results)))
-
-
-def _paragraphs(results: Row) -> Iterator[str]:
-    machine, tests = results["machine"], results.get("tests")
-    yield (
-        f"`{COMMAND}` on {results['date'][:10]}"
-        + (f", commit {results['commit'][:10]}" if results.get("commit") else "")
-        + ": "
-        + ", ".join(f"{name} {value}" for name, value in machine.items())
-        + "."
-    )
-    if tests:
-        yield f"CUDA tests: {tests['passed']} passed, {tests['failed']} failed, " + (
-            f"{tests['skipped']} skipped."
-        )
-    if "ceilings" in results:
-        yield ceilings_line(results["ceilings"])
-        yield _table(["goal", "least", "measured", ""], goals(results))
-    if results["models"]:
-        yield (
-            "Training steps, each library in a process of its own. The last column is the time of"
-            " the row `torch`, PyTorch with its defaults and its fused Adam, over the row's own."
-            ' "Python" is what the host takes to launch a step.'
-        )
-        yield model_table(results)
-    if "ceilings" in results:
-        yield (
-            "Kernels: device time of recorded graphs with a cold L2 cache, median; the ten lowest"
-            " speeds are marked. The ceiling is the copy bandwidth or the rate of products in that"
-            " precision, whichever bounds the kernel. PyTorch's time is that of its fastest way."
-        )
-        yield kernel_table(results)
-
-
-def ceilings_line(ceilings: Mapping[str, float]) -> str:
-    """The measured limits."""
-    rates = ", ".join(f"{ceilings[p] / 1e12:.0f} TFLOP/s {p}" for p in ("fp32", "tf32", "bf16"))
-    return (
-        f"Ceilings measured in the same run: {ceilings['memory'] / 1e9:,.0f} GB/s for a large copy"
-        f" (read + written); products of 8192² matrices: {rates}. An empty graph takes"
-        f" {_us(ceilings['empty_graph_ms'])} µs, which is part of every kernel's time."
-    )
-
-
-def write_section(path: Path, results: Row | None) -> None:
-    """Replace what stands between the markers of a file."""
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{path}: expected the lines {BEGIN} and {END} once each")
-    before, rest = text.split(BEGIN)
-    path.write_text(before + section(results) + rest.split(END)[1], encoding="utf-8")

@@ -71,11 +71,11 @@ def answering(worker: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 def _alive() -> bool:
     """Whether the GPU still works for this process: an error of a kernel stays for good."""
-    import torch
-
     try:
+        import torch
+
         torch.cuda.synchronize()
-    except RuntimeError:
+    except Exception:  # of any kind: no PyTorch, one without CUDA, a lost GPU
         return False
     return True
 

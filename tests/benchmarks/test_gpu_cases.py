@@ -202,6 +202,15 @@ def test_the_loops_that_scans_are_compared_with_are_right():
     torch.testing.assert_close(recurrences.diagonal_lstm(z, w), torch.from_numpy(expected))
 
 
+def test_a_worker_answers_with_a_row(gpu, settings):
+    worker = workers.Kernels()
+    worker._gpu = gpu
+    key = "elementwise: tanh 37, fp32"
+    row = worker.answer({"ask": "case", "key": key, "quick": True, "seed": 1, "seconds": 0})
+    assert json.loads(json.dumps(row)) == row
+    assert table.speed(row) == 1
+
+
 def test_workers_list_the_cases_without_a_gpu():
     cases = workers.answering("kernels")({"ask": "cases", "quick": True})
     assert {*cases} == {case.key for case in CASES}
@@ -312,9 +321,10 @@ def test_a_step_is_measured_on_the_gpu(provider, measure, monkeypatch):
     monkeypatch.setattr(steps, "ROW", 1)
     monkeypatch.setattr(steps, "LEAST", 2)
     monkeypatch.setattr(steps, "WARM_UP", 4)  # the recording included
-    model = zoo.MODELS["DCGAN 28x28, batch 128"]
+    request = {"model": "DCGAN 28x28, batch 128", "precision": "tf32", "seconds": 0, "quick": True}
     with measure.precision.precision("fp32"):
-        row = steps.measure(model, provider, precision="tf32", seconds=0, quick=True)
+        row = workers.answering(provider)(request)
+    json.dumps(row)
     assert row["steps"] == 2
     assert row["images_per_second"] == pytest.approx(4e3 / row["median"])
     assert 0 < row["p20"] <= row["median"] <= row["p80"]

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_report.py"
 sys.path.append(str(ROOT / "benchmarks"))
 
-from report import steps, suite, table, workers, zoo  # noqa: E402
+from report import section, steps, suite, table, workers, zoo  # noqa: E402
 
 # ------------------------------------------------------------------------------------- figures
 
@@ -90,52 +90,54 @@ def test_the_worst_rows_come_first_and_are_marked():
 
 
 def test_goals_say_what_was_reached():
-    verdicts = {what: (value, verdict) for what, _, value, verdict in table.goals(finished())}
+    verdicts = {what: (value, verdict) for what, _, value, verdict in section.goals(finished())}
     step = "DCGAN 64x64 training step, {}: speed / PyTorch"
     assert verdicts[step.format("tinygen")] == ("1.25", "reached")
-    assert verdicts[step.format("tinygen captured")] == ("2.5", "reached")
-    assert verdicts["kernels bound by memory: copy bandwidth, lowest"] == ("12.5 %", "missed")
-    assert verdicts["convolutions: speed / cuDNN, lowest"] == ("0.5", "missed")
-    assert verdicts["LSTM: speed / PyTorch's generic path, lowest"] == ("3", "reached")
-    assert table.goals(finished() | {"kernels": {}, "models": []}) == []
+    assert verdicts[step.format("tinygen captured")] == ("2.50", "reached")
+    memory = "kernels bound by memory: share of the copy bandwidth, {}"
+    assert verdicts[memory.format("lowest")] == ("0.12", "missed")
+    assert verdicts[memory.format("median")] == ("0.50", "missed")
+    assert verdicts["convolutions: speed / cuDNN, lowest"] == ("0.50", "missed")
+    assert verdicts["LSTM: speed / PyTorch's generic path, lowest"] == ("3.00", "reached")
+    assert section.goals(finished() | {"kernels": {}, "models": []}) == []
 
 
 def test_the_section_is_written_between_its_markers(tmp_path):
     file = tmp_path / "results.md"
-    file.write_text(f"before\n\n{table.section(None)}\n\nafter\n")
-    table.write_section(file, json.loads(json.dumps(finished())))
+    file.write_text(f"before\n\n{section.section(None)}\n\nafter\n")
+    section.write_section(file, json.loads(json.dumps(finished())))
     text = file.read_text()
     assert text.startswith("before\n\n<!-- gpu report: begin -->\n## On a GPU\n")
     assert text.endswith("<!-- gpu report: end -->\n\nafter\n")
     for part in ("Some GPU", "0123456789", "5 passed, 1 failed", "2,000 GB/s", "tinygen captured"):
         assert part in text
     assert "no figures" not in text
-    table.write_section(file, None)
-    assert file.read_text() == f"before\n\n{table.section(None)}\n\nafter\n"
+    section.write_section(file, None)
+    assert file.read_text() == f"before\n\n{section.section(None)}\n\nafter\n"
     file.write_text("nothing here")
     with pytest.raises(ValueError, match="expected the lines"):
-        table.write_section(file, None)
+        section.write_section(file, None)
 
 
 def test_the_command_writes_the_section_but_not_from_a_quick_run(
     gpu_report, monkeypatch, tmp_path, capsys
 ):
     docs, report = tmp_path / "results.md", tmp_path / "report.json"
-    docs.write_text(table.section(None))
+    docs.write_text(section.section(None))
     monkeypatch.setattr(gpu_report, "RESULTS", docs)
     report.write_text(json.dumps(finished() | {"quick": True}))
     assert gpu_report.main(["--write-results", str(report)]) == 2
     assert "a --quick run is no result" in capsys.readouterr().err
-    assert docs.read_text() == table.section(None)
+    assert docs.read_text() == section.section(None)
     report.write_text(json.dumps(finished()))
     assert gpu_report.main(["--write-results", str(report)]) == 0
-    assert docs.read_text() == table.section(finished())
+    assert docs.read_text() == section.section(finished())
 
 
 def test_a_report_without_kernels_has_a_section_too():
     found = finished() | {"kernels": {"ceilings": {"failed": "no answer"}}}
     del found["ceilings"]
-    text = table.section(found)
+    text = section.section(found)
     assert "tinygen captured" in text
     assert "speed / PyTorch" in text
 
@@ -143,7 +145,7 @@ def test_a_report_without_kernels_has_a_section_too():
 def test_the_section_in_the_docs_is_the_last_report():
     report = ROOT / "docs" / "gpu_report.json"
     last = json.loads(report.read_text()) if report.exists() else None
-    assert table.section(last) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert section.section(last) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------- the tests
@@ -290,6 +292,14 @@ def test_errors_in_a_worker_are_answers(monkeypatch):
     monkeypatch.setattr(workers.Kernels, "cases", lambda self, quick: {})
     answer = workers.answering("kernels")({"ask": "case", "key": "no such", "quick": True})
     assert answer == {"failed": "KeyError: 'no such'", "lost": True}
+
+
+def test_a_worker_without_a_usable_gpu_says_why_and_asks_to_be_replaced():
+    if mode() == "cuda":
+        pytest.skip("this machine has a GPU")
+    answer = workers.answering("kernels")({"ask": "machine"})
+    assert answer["lost"]
+    assert "CUDA" in answer["failed"]
 
 
 def test_without_a_gpu_there_is_one_clear_line(tmp_path):
