@@ -86,7 +86,8 @@ __device__ __forceinline__ void mma_m16n8k8_tf32(float (&d)[4], const unsigned (
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// D += A B for A (16, 16), B (16, 8), D (16, 8); two bf16 in a register, the first in the low half.
+// D += A B for A (16, 16), B (16, 8), D (16, 8). A register holds two bf16, the first in its low
+// half.
 //   a: A[g][2t, 2t + 1], A[g + 8][2t, 2t + 1], A[g][2t + 8, 2t + 9], A[g + 8][2t + 8, 2t + 9]
 //   b: B[2t, 2t + 1][g], B[2t + 8, 2t + 9][g]
 //   d: as above

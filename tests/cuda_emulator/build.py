@@ -38,21 +38,21 @@ def compile(source: str, options: tuple[str, ...], name: str) -> Library:
     the source, the options and the headers in the -I folders are the same.
     """
     runtime()
+    key = _key(source, options, name)
+
+    def make(file: Path) -> None:
+        text = to_cpp(source, options, name)
+        if _key(source, options, name) != key:
+            raise CompileError(f"{name}: a header was changed while it was compiled; run again")
+        flags = [PATTERN] if gcc_version() >= 12 else []
+        run([*COMPILE, *flags, "-", "-o", str(file), "-lm"], text)
+
+    return Library(name, cached(key, ".so", make))
+
+
+def _key(source: str, options: tuple[str, ...], name: str) -> str:
     folders = [HEADERS, *(Path(o[2:]) for o in options if o.startswith("-I"))]
     files = [p for folder in folders for p in sorted(folder.glob("*.*h")) if p.is_file()]
     files.append(Path(translate.__file__))
-    key = [
-        *COMPILE,
-        PATTERN,
-        source,
-        *options,
-        name,
-        *(p.read_text(encoding="utf-8") for p in files),
-    ]
-    make = functools.partial(_make, source, options, name)
-    return Library(name, cached("\0".join(key), ".so", make))
-
-
-def _make(source: str, options: tuple[str, ...], name: str, file: Path) -> None:
-    flags = [PATTERN] if gcc_version() >= 12 else []
-    run([*COMPILE, *flags, "-", "-o", str(file), "-lm"], to_cpp(source, options, name))
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    return "\0".join([*COMPILE, PATTERN, source, *options, name, *texts])

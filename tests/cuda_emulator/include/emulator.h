@@ -15,7 +15,7 @@
 #define INFINITY __builtin_inff()
 #define NAN __builtin_nanf("")
 
-// A trap names the line that called; these default arguments are evaluated there.
+// Parameters that name the line of the caller: default arguments are evaluated there.
 #define EMULATOR_HERE const char *file = __builtin_FILE(), unsigned line = __builtin_LINE()
 
 using size_t = decltype(sizeof 0);

@@ -82,7 +82,8 @@ std::string explain(uintptr_t address, size_t bytes) {
     if (const Allocation* a = below(address)) {
         const size_t offset = address - a->begin;
         if (offset < a->size)
-            return text(offset + bytes - a->size, " of them past the end of an allocation of ", *a);
+            return text(offset + bytes - a->size, " of them past the end of an allocation of ",
+                        *a);
         if (offset - a->size < gap)
             return text(offset - a->size, " bytes past the end of an allocation of ", *a);
     }
@@ -100,7 +101,8 @@ void clear_global_shadows() {
 
 using namespace emulator;
 
-// Memory for kernels and the host, filled with 0xFF bytes, NaN in every floating-point type; null where the system has none.
+// Memory for kernels and the host, filled with 0xFF bytes, NaN in every floating-point type; null
+// where the system has none.
 EMULATOR_API void* emulator_allocate(size_t bytes) {
     const size_t mapped = mapped_bytes(bytes);
     void* memory = mmap(reinterpret_cast<void*>(next_address), mapped, PROT_READ | PROT_WRITE,

@@ -82,8 +82,8 @@ void report_deadlock() {
         current = &thread;
         break;
     }
-    fault(barrier.site, "barrier not reached by all threads: %u of %zu wait at __syncthreads(), %u "
-          "have ended", barrier.arrived, threads.size(), ended);
+    fault(barrier.site, "barrier not reached by all threads: %u of %zu wait at __syncthreads(), "
+          "%u have ended", barrier.arrived, threads.size(), ended);
 }
 
 }  // namespace emulator

@@ -1,6 +1,6 @@
 // cp.async. Its bytes arrive as late as CUDA allows: when the thread that issued it waits for its
-// group. Until then its destination counts as unwritten, so a missing wait is found; after that the
-// destination was written by this thread, so a missing barrier before others read is found too.
+// group. Until then its destination counts as unwritten, so a missing wait is found; after that it
+// was written by this thread, so a missing barrier before others read is found too.
 #include <cstring>
 
 #include "access.h"
@@ -25,8 +25,8 @@ EMULATOR_API void emulator_copy_async(uintptr_t shared, uintptr_t global, unsign
                                       bool valid, const char* file, unsigned line) {
     const Site site{nullptr, file, line};
     if (shared % bytes || (valid && global % bytes))
-        fault(site, "misaligned access: cp.async of %u bytes, the addresses are %u (shared) and %u "
-              "(global) bytes off", bytes, static_cast<unsigned>(shared % bytes),
+        fault(site, "misaligned access: cp.async of %u bytes, the addresses are %u (shared) and "
+              "%u (global) bytes off", bytes, static_cast<unsigned>(shared % bytes),
               static_cast<unsigned>(global % bytes));
     if (!is_shared(shared))
         fault(site, "cp.async to an address outside shared memory");

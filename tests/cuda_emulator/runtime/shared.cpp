@@ -56,8 +56,9 @@ size_t fixed_bytes_in_use() {
     for (size_t i = 0; i < launch.shared_count; ++i) {
         const Symbol& symbol = launch.shared[i];
         bool written = false;
-        fixed.shadow.visit(symbol.address - fixed.begin, symbol.size,
-                           [&](const Cell& cell, size_t) { written |= written_by_this_block(cell); });
+        fixed.shadow.visit(
+            symbol.address - fixed.begin, symbol.size,
+            [&](const Cell& cell, size_t) { written |= written_by_this_block(cell); });
         if (written) used += symbol.size;
     }
     return used;

@@ -1,5 +1,6 @@
 // ldmatrix and mma.sync with the fragment layouts of the PTX manual. All 32 lanes take part.
 #include <cstring>
+#include <utility>
 
 #include "access.h"
 #include "shared.h"
@@ -19,15 +20,15 @@ struct Row {
 
 // Row i of matrix m came from lane 8 m + i.
 void complete_ldmatrix(Meeting& meeting) {
-    auto row = [&](unsigned lane) -> Row& { return *static_cast<Row*>(meeting.slots[lane]); };
+    const auto slot = [&](unsigned lane) { return static_cast<Row*>(meeting.slots[lane]); };
     for (unsigned lane = 0; lane < warp_size; ++lane) {
+        const unsigned i = lane / 4, j = 2 * (lane % 4);
         for (unsigned m = 0; m < 4; ++m) {
-            const unsigned i = lane / 4, j = 2 * (lane % 4);
-            const bool transposed = row(lane).transposed;
-            const uint32_t low = transposed ? row(8 * m + j).elements[i] : row(8 * m + i).elements[j];
-            const uint32_t high =
-                transposed ? row(8 * m + j + 1).elements[i] : row(8 * m + i).elements[j + 1];
-            row(lane).out[m] = low | high << 16;
+            const auto element = [&](unsigned row, unsigned column) {
+                if (slot(lane)->transposed) std::swap(row, column);
+                return uint32_t(slot(8 * m + row)->elements[column]);
+            };
+            slot(lane)->out[m] = element(i, j) | element(i, j + 1) << 16;
         }
     }
 }
@@ -46,7 +47,9 @@ float as_float(uint32_t bits) {
 float tf32(uint32_t bits) { return as_float(bits & ~0x1fffu); }
 
 // Element 0 or 1 of a register with two bf16.
-float bf16(uint32_t bits, unsigned which) { return as_float(which ? bits & 0xffff0000u : bits << 16); }
+float bf16(uint32_t bits, unsigned which) {
+    return as_float(which ? bits & 0xffff0000u : bits << 16);
+}
 
 // D += A B with A (16, K) and B (K, 8): exact products of the inputs, added up in double precision
 // and rounded once. The hardware's sums are less exact, by an amount that nobody documents.

@@ -1,5 +1,5 @@
-// The compiler's undefined-behaviour checks call these handlers; each gets the place in the source.
-// The layouts of the data are those of GCC's and Clang's -fsanitize=undefined.
+// The compiler's checks for undefined behaviour call these handlers; each gets the place in the
+// source. The layouts of the data are those of GCC's and Clang's -fsanitize=undefined.
 #include "state.h"
 
 namespace {
@@ -98,8 +98,8 @@ EMULATOR_API void __ubsan_handle_out_of_bounds(const Bounds* data, uintptr_t ind
 
 EMULATOR_API void __ubsan_handle_type_mismatch_v1(const Mismatch* data, uintptr_t address) {
     const unsigned alignment = 1u << data->log_alignment;
-    emulator::fault(site(data->place), "misaligned access: %s needs %u-byte alignment, the address "
-                    "is %u bytes off", data->type->name, alignment,
+    emulator::fault(site(data->place), "misaligned access: %s needs %u-byte alignment, the "
+                    "address is %u bytes off", data->type->name, alignment,
                     static_cast<unsigned>(address % alignment));
 }
 

@@ -44,8 +44,8 @@ void meet(const char* what, const Site& site, uint32_t mask, void* slot,
         warp.meetings.push_back({what, site, current->warp, mask, 0, all_lanes, complete, {}});
     Meeting& meeting = warp.meetings[which];
     if (meeting.complete != complete || !meeting.site.same_line(site))
-        fault(site, "divergent warp: this lane calls %s while others wait in the %s of %s:%u", what,
-              meeting.what, meeting.site.file, meeting.site.line);
+        fault(site, "divergent warp: this lane calls %s while others wait in the %s of %s:%u",
+              what, meeting.what, meeting.site.file, meeting.site.line);
     meeting.arrived |= lane;
     meeting.slots[current->lane] = slot;
     current->state = State::at_warp_call;
@@ -75,8 +75,8 @@ void complete_shuffle(Meeting& meeting) {
         auto& own = *static_cast<Shuffle*>(meeting.slots[lane]);
         if (!(meeting.arrived >> own.source & 1)) {
             current = &thread_of(meeting, lane);
-            fault(meeting.site, "%s: lane %u reads from lane %u, which takes no part", meeting.what,
-                  lane, own.source);
+            fault(meeting.site, "%s: lane %u reads from lane %u, which takes no part",
+                  meeting.what, lane, own.source);
         }
         own.result = static_cast<Shuffle*>(meeting.slots[own.source])->value;
     }
