@@ -148,6 +148,14 @@ def test_out_of_memory(monkeypatch):
             ImportError('Failure finding "libcublasLt.so.13": No such file\n  listdir'),
             "the CUDA libraries that CuPy needs are missing",
         ),
+        (
+            RuntimeError("Failed to find CUDA headers. Please install CUDA toolkit headers"),
+            "the CUDA libraries that CuPy needs are missing",
+        ),
+        (
+            raised("cupy_backends.cuda.libs.cublas", "CUBLASError", "CUBLAS_STATUS_ALLOC_FAILED"),
+            "CUDA: CUBLAS_STATUS_ALLOC_FAILED; check `nvidia-smi`",
+        ),
     ],
 )
 def test_other_errors_of_the_libraries(error, message):

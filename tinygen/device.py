@@ -35,7 +35,9 @@ class DeviceError(RuntimeError):
 
 
 PRECISIONS = ("fp32", "tf32", "bf16")
-_MISSING_LIBRARY = re.compile("CuPy failed to load|Failure finding .*lib(nvrtc|cu)")
+_MISSING_LIBRARY = re.compile(
+    "CuPy failed to load|Failure finding .*lib(nvrtc|cu)|Failed to find CUDA headers"
+)
 several_in_use = False  # becomes True with the first array on a GPU
 _modules: dict[type, tuple[ModuleType, str]] = {np.ndarray: (np, "cpu")}
 _table: dict[tuple[str, type], ModuleType] = {}  # (kernel family, array type) -> module
@@ -228,7 +230,7 @@ def explain(error: BaseException) -> str | None:
         )
     if name == "CompileError" and module.startswith("tinygen_kernels"):
         return f"a CUDA kernel does not compile: {first_line(error)}"
-    if name in ("CUDARuntimeError", "CUDADriverError", "CuPyError", "NVRTCError"):
+    if name in ("CUDARuntimeError", "CUDADriverError", "CUBLASError", "NVRTCError"):
         return f"CUDA: {first_line(error)}; check `nvidia-smi`, or use --device cpu"
     if isinstance(error, RuntimeError | ImportError) and _MISSING_LIBRARY.search(str(error)):
         return (

@@ -183,7 +183,7 @@ class CapturedStep:
     @contextlib.contextmanager
     def _on_own_stream(self) -> Iterator[None]:
         """Work goes to the step's stream, in order with the work around it."""
-        cuda = self._xp.cuda
+        cuda = _device.use(self.device).cuda
         outer = cuda.get_current_stream()
         self._stream.wait_event(outer.record())
         with self._stream, cuda.using_allocator(self._pool.malloc):
@@ -200,7 +200,7 @@ class CapturedStep:
             )
         for fixed, array in zip(self._inputs, arrays, strict=True):
             if isinstance(array, np.ndarray):
-                fixed.set(np.ascontiguousarray(array))
+                fixed.set(array)
             else:
                 fixed[...] = array
 
@@ -223,8 +223,8 @@ class CapturedStep:
         return outputs
 
     def _record(self) -> Any:
-        mode = self._xp.cuda.runtime.streamCaptureModeThreadLocal
-        self._stream.begin_capture(mode)
+        # Relaxed: the pool may still have to grow, and what Python frees meanwhile to go.
+        self._stream.begin_capture(self._xp.cuda.runtime.streamCaptureModeRelaxed)
         self.recording = True
         try:
             outputs = self._run()
@@ -275,19 +275,16 @@ def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 def _why(error: Exception, xp: Any) -> str:
     """The reason in the user's terms, and the innermost line of the user's."""
     where, trace = "", error.__traceback__
-    in_allocator = isinstance(error, MemoryError)
-    not_the_users = {"tinygen", "tinygen_kernels", "numpy", _package(xp.__name__)}
+    cupy = {"cupy", "cupyx", "cupy_backends", _package(xp.__name__)}
+    not_the_users = {"tinygen", "tinygen_kernels", "numpy", *cupy}
     while trace is not None:
         frame = trace.tb_frame
         if _package(frame.f_globals.get("__name__", "")) not in not_the_users:
             where = f" at {frame.f_code.co_filename}:{trace.tb_lineno}"
-        in_allocator |= frame.f_code.co_filename.endswith("cuda/memory.pyx")
         trace = trace.tb_next
     text = _device.first_line(error)
     if isinstance(error, CaptureError):
         return text.removeprefix("capture: ")
-    if in_allocator:
-        return f"takes more memory{where} than in the calls before: every call must do the same"
     if "apture" in text:
         return (
             f"reads a value on the host, or copies between host and device,{where}: return the "

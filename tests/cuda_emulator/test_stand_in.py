@@ -83,12 +83,18 @@ def test_views_share_memory_and_copies_do_not():
 
 def test_numpy_arrays_do_not_slip_in():
     x = cupy.ones(3, np.float32)
-    for mix in (lambda: x + np.ones(3), lambda: np.concatenate([x, np.ones(3)])):
+    for mix in (
+        lambda: x + np.ones(3),
+        lambda: x + np.array(1.0),
+        lambda: np.concatenate([x, np.ones(3)]),
+    ):
         with pytest.raises(TypeError, match="Unsupported type"):
             mix()
     with pytest.raises(TypeError, match="Implicit conversion"):
         np.asarray(x)
     assert (x * np.float32(2)).dtype == np.float32  # scalars are fine
+    assert (x > np.array(0.5)).all()
+    assert x[np.array([0, 2])].shape == (2,)  # an index is sent to the device
 
 
 def test_fresh_memory_is_poison():
@@ -166,13 +172,13 @@ def test_a_copy_from_the_host_reads_it_late():
     np.testing.assert_array_equal(device.get(), np.full(3, 7))
 
 
-def capturing(work, *, warm: bool = True):
+def capturing(work, *, warm: bool = True, mode: int | None = None):
     """A graph of `work`, on a stream and in a pool that have seen it once."""
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
     with stream, cupy.cuda.using_allocator(pool.malloc):
         if warm:
             work()
-        stream.begin_capture()
+        stream.begin_capture(mode)
         try:
             result = work()
         except Exception:
@@ -205,12 +211,16 @@ def test_what_a_capture_refuses():
         (lambda: x[x > 0], CUDARuntimeError, "boolean mask"),
         (lambda: x @ x, NotImplementedError, "cuBLAS"),
         (lambda: cupy.asarray(np.ones(3)), CUDARuntimeError, "pageable host memory"),
+        (lambda: x[[0, 1]], CUDARuntimeError, "pageable host memory"),
+        (lambda: x.set(np.ones((2, 2), np.float32)), CUDARuntimeError, "a copy from the host"),
+        (lambda: cupy.concatenate([x] * 9), CUDARuntimeError, "a table of addresses"),
         (lambda: cupy.RawModule(code=SOURCE).compile(), CUDARuntimeError, "loading a module"),
     ]:
         with pytest.raises(error, match=message):
             capturing(work)
-    with pytest.raises(MemoryError, match="could not serve"):
-        capturing(lambda: x + 1, warm=False)
+    with pytest.raises(CUDARuntimeError, match="could not serve"):
+        capturing(lambda: x + 1, warm=False, mode=cupy.cuda.runtime.streamCaptureModeThreadLocal)
+    capturing(lambda: x + 1, warm=False)  # the mode is relaxed unless another is asked for
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()

@@ -174,15 +174,23 @@ class Cat(Op):
         self.axis = axis
 
     def forward(self, *xs):
-        self.ends = np.cumsum([x.shape[self.axis] for x in xs]).tolist()
-        return array_module(xs[0]).concatenate(xs, self.axis)
+        xp = array_module(xs[0])
+        ends = np.cumsum([x.shape[self.axis] for x in xs]).tolist()
+        before = (slice(None),) * self.axis
+        cuts = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        self.places = [(*before, cut) for cut in cuts]
+        if xp is np or len(xs) <= 8:
+            return xp.concatenate(xs, self.axis)
+        # For more CuPy sends a table of addresses to the GPU, which a graph can't record.
+        shape = (*xs[0].shape[: self.axis], ends[-1], *xs[0].shape[self.axis + 1 :])
+        out = xp.empty(shape, np.result_type(*(x.dtype for x in xs)))
+        for place, x in zip(self.places, xs, strict=True):
+            out[place] = x
+        return out
 
     def backward(self, grad):
-        starts = [0, *self.ends[:-1]]
-        before = (slice(None),) * self.axis
         return tuple(
-            grad[(*before, slice(a, b))] if self.needs_grad(i) else None
-            for i, (a, b) in enumerate(zip(starts, self.ends, strict=True))
+            grad[place] if self.needs_grad(i) else None for i, place in enumerate(self.places)
         )
 
 

@@ -8,7 +8,8 @@ stricter than CuPy wherever CuPy trusts its caller:
 - work on a stream other than the default one happens as late as its synchronisation allows, so a
   missing wait shows as poison;
 - a host read is counted (`statistics.synchronizations`) and an error inside a capture, and so are
-  cuBLAS calls and allocations that a pool can't serve from its own blocks.
+  cuBLAS calls, memory of the default pool and, unless the capture is relaxed, allocations that a
+  pool can't serve from its own blocks.
 
 `install()` puts it in the place of `cupy` and `cupyx` for this process.
 """

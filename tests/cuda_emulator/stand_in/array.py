@@ -17,7 +17,9 @@ __all__ = ["compute", "from_host", "ndarray"]
 
 DEVICE = 0
 _CUBLAS = {np.matmul, np.dot, np.tensordot, np.einsum, np.inner, np.vdot, np.outer}
-_SCALARS = (int, float, bool, np.generic)
+_COMPARISONS = {  # they, and no others, take a 0-d NumPy array for a number
+    np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal,
+}  # fmt: skip
 
 
 class ndarray(NDArrayOperatorsMixin):
@@ -42,7 +44,8 @@ class ndarray(NDArrayOperatorsMixin):
     def _like(self, host: np.ndarray) -> ndarray:
         """Another array over the same memory."""
         view = object.__new__(ndarray)
-        view._block, view._host, view.base = self._block, host, self
+        view._block, view._host = self._block, host
+        view.base = self if self.base is None else self.base
         return view
 
     # ---------------------------------------------------------------------------- description
@@ -105,8 +108,13 @@ class ndarray(NDArrayOperatorsMixin):
 
     def set(self, array: np.ndarray, stream=None) -> None:
         """Copy from the host, in the order of the stream: `array` must stay as it is till then."""
-        if array.shape != self.shape or array.dtype != self.dtype:
-            raise ValueError(f"set: {array.dtype} {array.shape} into {self.dtype} {self.shape}")
+        if array.dtype != self.dtype:
+            raise TypeError(f"{array.dtype} array cannot be set to {self.dtype} array")
+        if array.shape != self.shape:
+            raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {array.shape}")
+        if not (self.flags.c_contiguous or self.flags.f_contiguous):
+            raise RuntimeError("Cannot set to non-contiguous array")
+        refuse_in_capture("a copy from the host")
         (enqueue if stream is None else stream.add)(lambda: np.copyto(self._host, array))
 
     def _copy_to(self, target: np.ndarray) -> Callable[[], None]:
@@ -130,9 +138,6 @@ class ndarray(NDArrayOperatorsMixin):
     def __int__(self) -> int:
         return int(self.item())
 
-    def __index__(self) -> int:
-        return self.get().__index__()
-
     def __bool__(self) -> bool:
         return bool(self.get())
 
@@ -155,6 +160,7 @@ class ndarray(NDArrayOperatorsMixin):
         return functions.NAMESPACE[name](*args, **kwargs)
 
     def __getitem__(self, index):
+        index = _to_device(index)
         if not _is_basic(index):
             return compute(lambda x, i: x[i], self, index)
         index = index if isinstance(index, tuple) else (index,)
@@ -166,7 +172,7 @@ class ndarray(NDArrayOperatorsMixin):
         def assign(x, i, v):
             x[i] = v
 
-        _in_place(self, assign, index, value)
+        _in_place(self, assign, _to_device(index), value)
 
     # ----------------------------------------------------------------------------------- methods
 
@@ -181,8 +187,10 @@ class ndarray(NDArrayOperatorsMixin):
     def __deepcopy__(self, memo) -> ndarray:
         return self.copy()
 
-    def astype(self, dtype, order="K", casting="unsafe", copy=True) -> ndarray:
-        return compute(lambda x: x.astype(dtype, order, casting, copy=copy), self)
+    def astype(self, dtype, order="K", casting=None, subok=None, copy=True) -> ndarray:
+        if casting is not None or subok is not None:
+            raise TypeError("casting and subok are not supported yet")
+        return compute(lambda x: x.astype(dtype, order, copy=copy), self)
 
     def nonzero(self):
         synchronize("nonzero")
@@ -241,7 +249,7 @@ def compute(function: Callable, *args, out: ndarray | None = None, **options) ->
         refuse_in_capture("cuBLAS", NotImplementedError)
     arguments = (args, options)
     for value in _leaves(arguments):
-        if isinstance(value, np.ndarray) and value.ndim:
+        if isinstance(value, np.ndarray) and (value.ndim or function not in _COMPARISONS):
             raise TypeError(f"Unsupported type {type(value)}: move it to the device first")
 
     def evaluate():
@@ -313,6 +321,13 @@ def _to_host(value):
     return value
 
 
+def _to_device(index):
+    """Lists and NumPy arrays in an index are sent to the device."""
+    if isinstance(index, tuple):
+        return tuple(map(_to_device, index))
+    return from_host(np.asarray(index)) if isinstance(index, (list, np.ndarray)) else index
+
+
 def _is_basic(index) -> bool:
     parts = index if isinstance(index, tuple) else (index,)
     for part in parts:
@@ -329,4 +344,6 @@ def _empty_like(array: np.ndarray) -> ndarray:
 
 
 def _strides(shape: tuple[int, ...], itemsize: int, order: str) -> tuple[int, ...]:
+    if 0 in shape:
+        return (0,) * len(shape)
     return np.empty(shape, np.dtype(f"V{itemsize}"), order=order).strides

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from .array import compute, from_host, ndarray
-from .stream import synchronize
+from .stream import refuse_in_capture, synchronize
 
 __all__ = ["NAMESPACE", "erf"]
 
@@ -31,7 +31,6 @@ SAME_AS_NUMPY = [
     "broadcast_to",
     "ceil",
     "clip",
-    "concatenate",
     "copysign",
     "cos",
     "cumsum",
@@ -203,6 +202,12 @@ def asnumpy(a: Any, stream=None, order="C", out=None, *, blocking=True) -> np.nd
     return a.get(stream, order, out, blocking) if isinstance(a, ndarray) else np.asarray(a)
 
 
+def concatenate(arrays, axis=0, **options) -> ndarray:
+    if len(arrays) > 8 and len({a.dtype for a in arrays}) == 1:  # one kernel, and for it a table
+        refuse_in_capture("a table of addresses for concatenate, copied from the host,")
+    return compute(np.concatenate, arrays, axis, **options)
+
+
 def as_strided(x: ndarray, shape=None, strides=None) -> ndarray:
     return x._like(np.lib.stride_tricks.as_strided(x._host, shape, strides))
 
@@ -234,6 +239,7 @@ NAMESPACE: dict[str, Any] = {
     "asarray": asarray,
     "ascontiguousarray": ascontiguousarray,
     "asnumpy": asnumpy,
+    "concatenate": concatenate,
     "copyto": copyto,
     "empty": empty,
     "empty_like": empty_like,

@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 
 from .. import memory as emulator
-from .stream import current
+from .stream import CUDARuntimeError, current
 
 __all__ = ["MemoryPointer", "MemoryPool", "OutOfMemoryError", "malloc", "using_allocator"]
 
@@ -75,9 +75,9 @@ class MemoryPool:
             self.free[key] -= 1
             return
         stream = current()
-        if stream.is_capturing():
+        if stream.is_capturing() and not stream.graph.is_relaxed:
             stream.graph.broken = "an allocation that the memory pool could not serve"
-            raise MemoryError(f"cudaErrorStreamCaptureUnsupported: {stream.graph.broken}")
+            raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {stream.graph.broken}")
         if self.limit and self.total + key[1] > self.limit:
             raise OutOfMemoryError(nbytes, self.total, self.limit)
         self.total += key[1]

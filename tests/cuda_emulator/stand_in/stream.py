@@ -15,6 +15,7 @@ __all__ = ["Event", "Graph", "Stream", "current", "enqueue", "statistics", "sync
 
 statistics = SimpleNamespace(synchronizations=0, launches=0, replays=0)
 Work = Callable[[], None]
+RELAXED = 2  # cudaStreamCaptureModeRelaxed
 
 
 class CUDARuntimeError(RuntimeError):
@@ -75,6 +76,7 @@ class Stream:
             raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: the default stream")
         self.flush()
         self.graph = Graph()
+        self.graph.is_relaxed = mode in (None, RELAXED)
 
     def end_capture(self) -> Graph:
         graph, self.graph = self.graph, None
@@ -127,6 +129,7 @@ class Graph:
         self.work: list[Work] = []
         self.memory: list = []  # what was allocated for it
         self.broken = ""
+        self.is_relaxed = True  # while it is captured, cudaMalloc is allowed
 
     def launch(self, stream: Stream | None = None) -> None:
         statistics.replays += 1
