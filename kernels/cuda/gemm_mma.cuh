@@ -9,6 +9,14 @@
 #pragma once
 #include "gemm_load.cuh"
 
+__device__ __forceinline__ void read_128_bits(unsigned (&words)[4], const float* from) {
+    const uint4 v = *reinterpret_cast<const uint4*>(from);
+    words[0] = v.x;
+    words[1] = v.y;
+    words[2] = v.z;
+    words[3] = v.w;
+}
+
 template <class Block>
 struct FragmentsA {  // of 16 rows, 2 read at a time
     static __device__ __forceinline__ int row(int f, int half, int group) {
@@ -24,10 +32,14 @@ struct FragmentsA {  // of 16 rows, 2 read at a time
             ldmatrix_x4(a[1], from + 16 * Block::PITCH);
         } else {
             const float* from = block + (k + lane % 4) * Block::PITCH + f * 16 + lane / 4 * 4;
-            const uint4 v = *reinterpret_cast<const uint4*>(from);
-            const uint4 w = *reinterpret_cast<const uint4*>(from + 4 * Block::PITCH);
-            a[0][0] = v.x, a[0][1] = v.y, a[0][2] = w.x, a[0][3] = w.y;
-            a[1][0] = v.z, a[1][1] = v.w, a[1][2] = w.z, a[1][3] = w.w;
+            unsigned low[4], high[4];  // of k: member, member + 4
+            read_128_bits(low, from);
+            read_128_bits(high, from + 4 * Block::PITCH);
+#pragma unroll
+            for (int w = 0; w < 4; ++w) {
+                a[w / 2][w % 2] = low[w];
+                a[w / 2][w % 2 + 2] = high[w];
+            }
         }
     }
 };
@@ -47,14 +59,19 @@ struct FragmentsB {  // of 8 columns, 4 read at a time
             for (int pair = 0; pair < 4; pair += 2) {
                 unsigned v[4];
                 ldmatrix_x4(v, from + pair * 8 * Block::PITCH);
-                b[pair][0] = v[0], b[pair][1] = v[1], b[pair + 1][0] = v[2], b[pair + 1][1] = v[3];
+#pragma unroll
+                for (int w = 0; w < 4; ++w) b[pair + w / 2][w % 2] = v[w];
             }
         } else {
             const float* from = block + (k + lane % 4) * Block::PITCH + f * 8 + lane / 4 * 4;
-            const uint4 v = *reinterpret_cast<const uint4*>(from);
-            const uint4 w = *reinterpret_cast<const uint4*>(from + 4 * Block::PITCH);
-            b[0][0] = v.x, b[1][0] = v.y, b[2][0] = v.z, b[3][0] = v.w;
-            b[0][1] = w.x, b[1][1] = w.y, b[2][1] = w.z, b[3][1] = w.w;
+            unsigned low[4], high[4];
+            read_128_bits(low, from);
+            read_128_bits(high, from + 4 * Block::PITCH);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                b[j][0] = low[j];
+                b[j][1] = high[j];
+            }
         }
     }
 };
