@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from ..layout import from_rows, rows
-from ..reference.norm import leaky_slope
+from ..reference.norm import leaky_slope, update_running
 from .jit import CHUNK, inline, kernel, prange
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "layer_norm_grad",
     "scale_shift",
     "scale_shift_grad",
+    "update_running",
 ]
 
 _WIDTH = 256

@@ -153,6 +153,17 @@ extern "C" __global__ void finish_moments(
     }
 }
 
+// r += momentum · (statistic - r), for what batch norm uses when it doesn't train.
+extern "C" __global__ void update_running(
+    long long channels, REAL* running_mean, REAL* running_var, const REAL* mean, const REAL* var,
+    REAL momentum, REAL unbias
+) {
+    const long long c = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    running_mean[c] += momentum * (mean[c] - running_mean[c]);
+    running_var[c] += momentum * (var[c] * unbias - running_var[c]);
+}
+
 extern "C" __global__ void normalise(
     Walk walk, const REAL* x, const REAL* mean, const REAL* var, const REAL* weight,
     const REAL* bias, REAL eps, REAL slope, REAL* y

@@ -12,6 +12,7 @@ import math
 import cupy
 
 from ..layout import contiguous, dense_like, is_channels_last
+from ..reference import norm as reference
 from ..reference.norm import leaky_slope
 from .launch import REALS, Source, blocks, ctype
 from .walk import PACK, THREADS, Walk, pack_of, plan
@@ -23,6 +24,7 @@ __all__ = [
     "layer_norm_grad",
     "scale_shift",
     "scale_shift_grad",
+    "update_running",
 ]
 
 _BATCH = Source("norm.cu", REAL=REALS, PACK=(1, PACK))
@@ -162,6 +164,25 @@ def _per_channel(name: str, x, arguments) -> None:
     """A warp for each of the channels, the first argument."""
     kernel = _BATCH.kernel(name, REAL=ctype(x), PACK=1)
     kernel(blocks(arguments[0], _WARPS), THREADS, arguments)
+
+
+def update_running(
+    running_mean: cupy.ndarray,
+    running_var: cupy.ndarray,
+    mean: cupy.ndarray,
+    var: cupy.ndarray,
+    *,
+    momentum: float,
+    count: int,
+) -> None:
+    """See `reference.norm`; one launch in place of seven."""
+    arrays = running_mean, running_var, mean, var
+    if len({a.dtype for a in arrays}) > 1 or not all(a.flags.c_contiguous for a in arrays):
+        reference.update_running(*arrays, momentum=momentum, count=count)
+        return
+    kernel = _BATCH.kernel("update_running", REAL=ctype(mean), PACK=1)
+    unbias = count / (count - 1)
+    kernel(blocks(mean.size, THREADS), THREADS, (mean.size, *arrays, momentum, unbias))
 
 
 def layer_norm(

@@ -17,6 +17,7 @@ __all__ = [
     "leaky_slope",
     "scale_shift",
     "scale_shift_grad",
+    "update_running",
 ]
 
 
@@ -138,6 +139,23 @@ def scale_shift_grad(
         (g * wide).sum(_axes(x)).astype(x.dtype),
         g.sum(_axes(x)).astype(x.dtype),
     )
+
+
+def update_running(
+    running_mean: np.ndarray,
+    running_var: np.ndarray,
+    mean: np.ndarray,
+    var: np.ndarray,
+    *,
+    momentum: float,
+    count: int,
+) -> None:
+    """Move running statistics (C,) towards a batch's, in place; `count` values per channel, >= 2.
+
+    r ← r + momentum (statistic - r), with the unbiased variance var · count / (count - 1).
+    """
+    running_mean += momentum * (mean - running_mean)
+    running_var += momentum * (var * (count / (count - 1)) - running_var)
 
 
 def layer_norm(

@@ -242,3 +242,16 @@ def test_only_leaky_activations_fuse(cuda_kernels):
         cuda_kernels("norm").batch_norm(
             to_gpu(np.ones((2, 3))), None, None, eps=EPS, activation="tanh"
         )
+
+
+@pytest.mark.parametrize("channels", [0, 1, 37, 300])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_running_statistics_equal_reference(cuda_kernels, channels, dtype):
+    rng = np.random.default_rng(channels)
+    arrays = [rng.uniform(0.5, 2, channels).astype(dtype) for _ in range(4)]
+    for layout in ("C", "strided"):
+        there = [to_gpu(in_layout(a.copy(), layout)) for a in arrays]
+        cuda_kernels("norm").update_running(*there, momentum=0.3, count=7)
+        here = [a.copy() for a in arrays]
+        reference.update_running(*here, momentum=0.3, count=7)
+        assert_all_close(there, here, dtype)

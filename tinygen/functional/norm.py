@@ -141,8 +141,9 @@ def batch_norm(
     y = op(input, weight, bias)
     if training and running_mean is not None and count:
         mean, var = _array(running_mean), _array(running_var)
-        mean += momentum * (op.mean - mean)
-        var += momentum * (op.var * (count / (count - 1)) - var)
+        kernels("norm", mean).update_running(
+            mean, var, op.mean, op.var, momentum=momentum, count=count
+        )
     return y
 
 
