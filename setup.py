@@ -39,8 +39,9 @@ setup(
     extras_require={
         "test": ["pytest>=7.4", "hypothesis>=6.80", "ruff>=0.5"],
         "bench": ["torch"],
-        "cuda12": ["cupy-cuda12x>=13.0"],
-        "cuda13": ["cupy-cuda13x>=13.6"],
+        # From 14 on CuPy takes CUDA's headers and libraries from packages: the extra "ctk".
+        "cuda12": ["cupy-cuda12x[ctk]>=14.0"],
+        "cuda13": ["cupy-cuda13x[ctk]>=14.0"],
         "rl": ["gymnasium[mujoco]>=1.0"],
     },
 )

@@ -1,8 +1,8 @@
 """Matrix products of gathered operands, the core of convolutions and plain products.
 
 A `Product` says what is multiplied (see gemm_problem.cuh), a `Config` how: which arithmetic, which
-tile, into how many parts k is split. `choose` finds the config by a model of the cost; what an
-autotuner has measured, in TUNED, goes before it.
+tile, into how many parts k is split. `choose` finds the config by a model of the cost; what has
+been measured on the device goes before it (`tuning`).
 
     multiply(product, out, a, b, bias)
 """
@@ -10,6 +10,7 @@ autotuner has measured, in TUNED, goes before it.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cupy
@@ -17,8 +18,9 @@ import cupy
 from . import precision
 from .gemm_problem import Product
 from .launch import Source, blocks
+from .tuning import Choices
 
-__all__ = ["ACTIVATIONS", "TUNED", "Config", "candidates", "choose", "multiply", "run"]
+__all__ = ["ACTIVATIONS", "MEASURED", "Config", "candidates", "choose", "multiply", "run"]
 
 ARITHMETIC = {"tf32": "Tf32", "bf16": "Bf16"}
 ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "tanh": 3, "sigmoid": 4}
@@ -79,13 +81,19 @@ class Config(NamedTuple):
     splits: int = 1
 
 
-TUNED: dict[tuple, Config] = {}  # Product.key(arithmetic) -> what was fastest on this device
+MEASURED = Choices(Config)  # Product.key(arithmetic) -> what was fastest on this device
 
 
-def choose(product: Product) -> Config:
-    """What an autotuner found for the product on this device, else the model's best candidate."""
+def choose(product: Product, attempt: Callable[[Config], None] | None = None) -> Config:
+    """What was measured for the product on this device, else the model's best candidate.
+
+    `attempt` runs the product as a config says; with it a product that is new is measured now.
+    """
     key = product.key(precision.arithmetic())
-    return TUNED.get(key) or _cheapest(key, cupy.cuda.Device().id)
+    found = MEASURED.get(key)
+    if found is None and attempt is not None:
+        found = MEASURED.find(key, candidates(product), attempt)
+    return found or _cheapest(key, cupy.cuda.Device().id)
 
 
 def candidates(product: Product) -> list[Config]:
@@ -165,7 +173,8 @@ def multiply(
     Splits are summed by a second kernel, in a fixed order, so the result has the same bits every
     time.
     """
-    run(choose(product), product, out, a, b, bias, ACTIVATIONS[activation], slope)
+    arguments = product, out, a, b, bias, ACTIVATIONS[activation], slope
+    run(choose(product, lambda config: run(config, *arguments)), *arguments)
 
 
 def run(config: Config, product: Product, out, a, b, bias, activation: int, slope: float) -> None:

@@ -22,6 +22,7 @@ __all__ = ["linear", "matmul"]
 
 PLAIN = Source("matmul.cu", REAL=REALS)
 THREADS = 256
+DEFAULT_MATH, TF32_TENSOR_OP_MATH = 0, 3  # of cublasMath_t; CuPy has no name for the second
 MOST_BLOCKS = 2**20  # of the plain kernel, which loops over the rest
 
 
@@ -32,10 +33,7 @@ def matmul(a: cupy.ndarray, b: cupy.ndarray) -> cupy.ndarray:
     arithmetic = precision.arithmetic()
     if in_graph() or (a.dtype == np.float32 and arithmetic == "bf16"):
         return product(a, b)
-    cublas = cupy.cuda.cublas
-    is_tf32 = arithmetic == "tf32"
-    mode = cublas.CUBLAS_TF32_TENSOR_OP_MATH if is_tf32 else cublas.CUBLAS_DEFAULT_MATH
-    cublas.setMathMode(cupy.cuda.device.get_cublas_handle(), mode)  # of float32; an assignment
+    _set_math_mode(TF32_TENSOR_OP_MATH if arithmetic == "tf32" else DEFAULT_MATH)
     return cupy.matmul(a, b)
 
 
@@ -97,6 +95,11 @@ def product(
     else:
         _plain(out, a, b, bias, left, right, (batch[1], m, n, k), **end)
     return out
+
+
+def _set_math_mode(mode: int) -> None:
+    """What cuBLAS does with float32: an assignment in its handle, which stays."""
+    cupy.cuda.cublas.setMathMode(cupy.cuda.device.get_cublas_handle(), mode)
 
 
 class Steps(NamedTuple):

@@ -25,44 +25,49 @@ import cupy
 
 from .launch import FOLDER
 
-__all__ = ["Choices", "enabled"]
+__all__ = ["Choices", "wanted"]
 
 REPEATS = 3
 Choice = TypeVar("Choice", bound=tuple)
 
 
-def enabled() -> bool:
-    """Whether problems are measured: not while a graph is recorded, nor if the user says so."""
-    wanted = os.environ.get("TINYGEN_AUTOTUNE", "1") != "0"
-    return wanted and not cupy.cuda.get_current_stream().is_capturing()
+def wanted() -> bool:
+    """Whether measurements decide at all."""
+    return os.environ.get("TINYGEN_AUTOTUNE", "1") != "0"
 
 
 class Choices:
     """Problem -> the fastest candidate on this device. Problems and candidates are tuples of
-    strings and numbers; `kind` turns what was read from disk into a candidate again."""
+    strings and numbers; `kind` makes a candidate of the numbers read from disk."""
 
     def __init__(self, kind: Callable[..., Choice]) -> None:
         self.kind = kind
-        self._known: dict[Path, dict[str, Choice]] = {}
+        self._known: dict[int, dict[tuple, Choice]] = {}  # for each device
 
     def get(self, problem: tuple) -> Choice | None:
         """What was measured for the problem, now or in an earlier process."""
-        return self._table(_file(cupy.cuda.Device().id)).get(json.dumps(problem))
+        return self._table(cupy.cuda.Device().id).get(problem) if wanted() else None
 
-    def measure(
+    def find(
         self, problem: tuple, candidates: Sequence[Choice], run: Callable[[Choice], None]
-    ) -> Choice:
-        """The candidate with which `run` is fastest, kept for the next time."""
-        file = _file(cupy.cuda.Device().id)
+    ) -> Choice | None:
+        """The candidate with which `run` is fastest, kept for the next time.
+
+        None where nothing can be measured: while a graph is recorded, or if nobody wants it.
+        """
+        if not wanted() or cupy.cuda.get_current_stream().is_capturing():
+            return None
+        device = cupy.cuda.Device().id
         best = min(candidates, key=lambda candidate: _milliseconds(run, candidate))
-        self._table(file)[json.dumps(problem)] = best
-        _merge(file, {json.dumps(problem): best})
+        self._table(device)[problem] = best
+        _merge(_file(device), {json.dumps(problem): best})
         return best
 
-    def _table(self, file: Path) -> dict[str, Choice]:
-        if file not in self._known:
-            self._known[file] = {k: self.kind(*v) for k, v in _read(file).items()}
-        return self._known[file]
+    def _table(self, device: int) -> dict[tuple, Choice]:
+        if device not in self._known:
+            read = _read(_file(device))
+            self._known[device] = {tuple(json.loads(k)): self.kind(*v) for k, v in read.items()}
+        return self._known[device]
 
 
 def _milliseconds(run: Callable[[Choice], None], candidate: Choice) -> float:

@@ -292,7 +292,7 @@ def test_a_measured_choice_goes_before_the_model(cuda_kernels):
     assert tuple(json.loads(json.dumps(key))) == key
     measured = gemm.candidates(product)[-1]
     assert measured != gemm.choose(product)
-    with mock.patch.dict(gemm.TUNED, {key: measured}):
+    with mock.patch.object(gemm.MEASURED, "get", {key: measured}.get):
         assert gemm.choose(product) == measured
 
 

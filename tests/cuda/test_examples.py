@@ -49,7 +49,10 @@ def test_dcgan_trains_as_on_the_cpu(dcgan, how):
     there = ["--device", "cuda", "--precision", "fp32", "--out", "there"]
     assert run(dcgan, *flags, *there, *(["--eager"] if how == "eager" else [])) == 0
     np.testing.assert_allclose(metrics("there"), metrics("here"), rtol=2e-3)
-    here, there = load_file("here/checkpoint.safetensors"), load_file("there/checkpoint.safetensors")
+    here, there = (
+        load_file("here/checkpoint.safetensors"),
+        load_file("there/checkpoint.safetensors"),
+    )
     assert here.keys() == there.keys()
     for name, value in here.items():
         np.testing.assert_allclose(there[name], value, rtol=0.02, atol=2e-3, err_msg=name)

@@ -68,7 +68,10 @@ CASES = {
         shaped(IMAGES, (3, 4, 3, 3), (4,)),
     ),
     "max pool": (lambda x: F.max_pool2d(x, kernel_size=2), shaped(IMAGES)),
-    "average pool": (lambda x: F.avg_pool2d(x, kernel_size=3, stride=2, padding=1), shaped(IMAGES)),
+    "average pool": (
+        lambda x: F.avg_pool2d(x, kernel_size=3, stride=2, padding=1),
+        shaped(IMAGES),
+    ),
     "resize": (lambda x: F.interpolate(x, scale_factor=2), shaped(IMAGES)),
     "batch norm": (
         lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True, activation="relu"),

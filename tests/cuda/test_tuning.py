@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from gpu import to_cpu, to_gpu
 
 
 class Config(NamedTuple):
@@ -44,7 +46,7 @@ def test_the_fastest_wins_and_later_processes_know_it(tuning, monkeypatch):
     ran = with_times(monkeypatch, tuning, TIMES)
     choices = tuning.Choices(Config)
     assert choices.get(PROBLEM) is None
-    assert choices.measure(PROBLEM, CANDIDATES, ran.append) == Config("b", 2)
+    assert choices.find(PROBLEM, CANDIDATES, ran.append) == Config("b", 2)
     assert len(ran) == 3 * (1 + tuning.REPEATS)
     assert choices.get(PROBLEM) == Config("b", 2)
     assert tuning.Choices(Config).get(PROBLEM) == Config("b", 2)
@@ -55,7 +57,7 @@ def test_the_fastest_wins_and_later_processes_know_it(tuning, monkeypatch):
 def test_processes_add_to_one_file(tuning, monkeypatch, tmp_path):
     for problem in (("one",), ("two",)):
         ran = with_times(monkeypatch, tuning, TIMES)
-        tuning.Choices(Config).measure(problem, CANDIDATES, ran.append)
+        tuning.Choices(Config).find(problem, CANDIDATES, ran.append)
     (file,) = (tmp_path / "tinygen" / "tuning").iterdir()
     assert json.loads(file.read_text()) == {'["one"]': ["b", 2], '["two"]': ["b", 2]}
 
@@ -68,7 +70,7 @@ def test_a_damaged_file_is_no_file(tuning, monkeypatch, content):
     ran = with_times(monkeypatch, tuning, TIMES)
     choices = tuning.Choices(Config)
     assert choices.get(PROBLEM) is None
-    choices.measure(PROBLEM, CANDIDATES, ran.append)
+    choices.find(PROBLEM, CANDIDATES, ran.append)
     assert json.loads(file.read_text()) == {json.dumps(PROBLEM): ["b", 2]}
 
 
@@ -76,16 +78,47 @@ def test_a_folder_that_can_not_be_made_costs_the_memory_alone(tuning, monkeypatc
     (tmp_path / "tinygen").write_text("a file where the folder should be")
     ran = with_times(monkeypatch, tuning, TIMES)
     choices = tuning.Choices(Config)
-    assert choices.measure(PROBLEM, CANDIDATES, ran.append) == Config("b", 2)
+    assert choices.find(PROBLEM, CANDIDATES, ran.append) == Config("b", 2)
     assert choices.get(PROBLEM) == Config("b", 2)
 
 
 def test_when_nothing_is_measured(tuning, cupy, monkeypatch):
-    assert tuning.enabled()
+    ran = with_times(monkeypatch, tuning, TIMES)
+    choices = tuning.Choices(Config)
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()
-        assert not tuning.enabled()
+        assert choices.find(PROBLEM, CANDIDATES, ran.append) is None
         stream.end_capture()
     monkeypatch.setenv("TINYGEN_AUTOTUNE", "0")
-    assert not tuning.enabled()
+    assert choices.find(PROBLEM, CANDIDATES, ran.append) is None
+    assert not ran
+
+    monkeypatch.setenv("TINYGEN_AUTOTUNE", "1")
+    choices.find(PROBLEM, CANDIDATES, ran.append)
+    with stream:
+        stream.begin_capture()  # known is known
+        assert choices.get(PROBLEM) == Config("b", 2)
+        stream.end_capture()
+    monkeypatch.setenv("TINYGEN_AUTOTUNE", "0")
+    assert choices.get(PROBLEM) is None
+
+
+def test_products_are_measured_once(tuning, cuda_kernels, monkeypatch):
+    gemm, matmul = cuda_kernels("gemm"), cuda_kernels("matmul")
+    monkeypatch.setattr(gemm, "MEASURED", tuning.Choices(gemm.Config))
+    a, b = (to_gpu(np.ones(shape, np.float32)) for shape in ((70, 40), (40, 50)))
+    ran = []
+    run = gemm.run
+    monkeypatch.setattr(
+        gemm, "run", lambda config, *rest: (ran.append(config), run(config, *rest))
+    )
+    monkeypatch.setattr(tuning.cupy.cuda, "get_elapsed_time", lambda start, end: -hash(ran[-1]))
+    first = matmul.product(a, b)
+    times = len(ran)
+    tried = set(ran)
+    assert len(tried) > 2
+    assert ran[-1] == max(tried, key=hash)
+    np.testing.assert_array_equal(to_cpu(matmul.product(a, b)), to_cpu(first))
+    assert len(ran) == times + 1
+    assert ran[-1] == ran[-2]

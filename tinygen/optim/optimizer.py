@@ -110,7 +110,7 @@ class Optimizer:
             self._steps[id(p)] += 1
 
     def _live(self, captured: graph.CapturedStep, group: dict, params: list[Tensor]):
-        """The options and the step's number, in device memory, where a replay's kernels read them."""
+        """The options and the step's number, where a replay's kernels read them."""
         steps, first = self._steps, id(params[0])
 
         def end(begin: int) -> None:

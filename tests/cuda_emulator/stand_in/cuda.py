@@ -182,5 +182,3 @@ cublas = types.ModuleType("cupy.cuda.cublas")
 cublas.math_mode = 0
 cublas.setMathMode = lambda handle, mode: setattr(cublas, "math_mode", mode)
 cublas.getMathMode = lambda handle: cublas.math_mode
-cublas.CUBLAS_DEFAULT_MATH = 0
-cublas.CUBLAS_TF32_TENSOR_OP_MATH = 3
