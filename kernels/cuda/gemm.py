@@ -92,7 +92,7 @@ def choose(product: Product, attempt: Callable[[Config], None] | None = None) ->
     key = product.key(precision.arithmetic())
     found = MEASURED.get(key)
     if found is None and attempt is not None:
-        found = MEASURED.find(key, candidates(product), attempt)
+        found = MEASURED.find(key, lambda: candidates(product), attempt)
     return found or _cheapest(key, cupy.cuda.Device().id)
 
 

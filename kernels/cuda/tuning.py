@@ -49,7 +49,10 @@ class Choices:
         return self._table(cupy.cuda.Device().id).get(problem) if wanted() else None
 
     def find(
-        self, problem: tuple, candidates: Sequence[Choice], run: Callable[[Choice], None]
+        self,
+        problem: tuple,
+        candidates: Callable[[], Sequence[Choice]],
+        run: Callable[[Choice], None],
     ) -> Choice | None:
         """The candidate with which `run` is fastest, kept for the next time.
 
@@ -58,7 +61,7 @@ class Choices:
         if not wanted() or cupy.cuda.get_current_stream().is_capturing():
             return None
         device = cupy.cuda.Device().id
-        best = min(candidates, key=lambda candidate: _milliseconds(run, candidate))
+        best = min(candidates(), key=lambda candidate: _milliseconds(run, candidate))
         self._table(device)[problem] = best
         _merge(_file(device), {json.dumps(problem): best})
         return best

@@ -46,7 +46,7 @@ def test_the_fastest_wins_and_later_processes_know_it(tuning, monkeypatch):
     ran = with_times(monkeypatch, tuning, TIMES)
     choices = tuning.Choices(Config)
     assert choices.get(PROBLEM) is None
-    assert choices.find(PROBLEM, CANDIDATES, ran.append) == Config("b", 2)
+    assert choices.find(PROBLEM, lambda: CANDIDATES, ran.append) == Config("b", 2)
     assert len(ran) == 3 * (1 + tuning.REPEATS)
     assert choices.get(PROBLEM) == Config("b", 2)
     assert tuning.Choices(Config).get(PROBLEM) == Config("b", 2)
@@ -57,7 +57,7 @@ def test_the_fastest_wins_and_later_processes_know_it(tuning, monkeypatch):
 def test_processes_add_to_one_file(tuning, monkeypatch, tmp_path):
     for problem in (("one",), ("two",)):
         ran = with_times(monkeypatch, tuning, TIMES)
-        tuning.Choices(Config).find(problem, CANDIDATES, ran.append)
+        tuning.Choices(Config).find(problem, lambda: CANDIDATES, ran.append)
     (file,) = (tmp_path / "tinygen" / "tuning").iterdir()
     assert json.loads(file.read_text()) == {'["one"]': ["b", 2], '["two"]': ["b", 2]}
 
@@ -70,7 +70,7 @@ def test_a_damaged_file_is_no_file(tuning, monkeypatch, content):
     ran = with_times(monkeypatch, tuning, TIMES)
     choices = tuning.Choices(Config)
     assert choices.get(PROBLEM) is None
-    choices.find(PROBLEM, CANDIDATES, ran.append)
+    choices.find(PROBLEM, lambda: CANDIDATES, ran.append)
     assert json.loads(file.read_text()) == {json.dumps(PROBLEM): ["b", 2]}
 
 
@@ -78,7 +78,7 @@ def test_a_folder_that_can_not_be_made_costs_the_memory_alone(tuning, monkeypatc
     (tmp_path / "tinygen").write_text("a file where the folder should be")
     ran = with_times(monkeypatch, tuning, TIMES)
     choices = tuning.Choices(Config)
-    assert choices.find(PROBLEM, CANDIDATES, ran.append) == Config("b", 2)
+    assert choices.find(PROBLEM, lambda: CANDIDATES, ran.append) == Config("b", 2)
     assert choices.get(PROBLEM) == Config("b", 2)
 
 
@@ -88,14 +88,14 @@ def test_when_nothing_is_measured(tuning, cupy, monkeypatch):
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()
-        assert choices.find(PROBLEM, CANDIDATES, ran.append) is None
+        assert choices.find(PROBLEM, lambda: CANDIDATES, ran.append) is None
         stream.end_capture()
     monkeypatch.setenv("TINYGEN_AUTOTUNE", "0")
-    assert choices.find(PROBLEM, CANDIDATES, ran.append) is None
+    assert choices.find(PROBLEM, lambda: CANDIDATES, ran.append) is None
     assert not ran
 
     monkeypatch.setenv("TINYGEN_AUTOTUNE", "1")
-    choices.find(PROBLEM, CANDIDATES, ran.append)
+    choices.find(PROBLEM, lambda: CANDIDATES, ran.append)
     with stream:
         stream.begin_capture()  # known is known
         assert choices.get(PROBLEM) == Config("b", 2)
