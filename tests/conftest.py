@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -37,6 +39,21 @@ def resource_table() -> list[dict]:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
+    _why_tests_were_skipped(terminalreporter)
+    _what_kernels_take(terminalreporter)
+
+
+def _why_tests_were_skipped(terminalreporter) -> None:
+    """A line for each reason: most tests of a GPU stand there twice, for the emulator and for it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = collections.Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in skipped
+    )
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"SKIPPED {count}: {reason}")
+
+
+def _what_kernels_take(terminalreporter) -> None:
     """Print registers, shared memory and spills of the CUDA kernels, a line for each kernel."""
     kernels: dict[tuple, dict[int, dict]] = {}
     for row in _resources:
