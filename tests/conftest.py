@@ -46,11 +46,9 @@ def pytest_terminal_summary(terminalreporter) -> None:
 def _why_tests_were_skipped(terminalreporter) -> None:
     """A line for each reason: most tests of a GPU stand there twice, for the emulator and for it."""
     skipped = terminalreporter.stats.get("skipped", [])
-    reasons = collections.Counter(
-        report.longrepr[2].removeprefix("Skipped: ") for report in skipped
-    )
+    reasons = collections.Counter(report.longrepr[2] for report in skipped)
     for reason, count in reasons.most_common():
-        terminalreporter.write_line(f"SKIPPED {count}: {reason}")
+        terminalreporter.write_line(f"SKIPPED {count}: {reason.removeprefix('Skipped: ')}")
 
 
 def _what_kernels_take(terminalreporter) -> None:
