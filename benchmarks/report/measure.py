@@ -59,7 +59,7 @@ class Gpu(Exchange):
         with cupy.cuda.using_allocator(pool.malloc):
             call()
             call()
-            self.stream.begin_capture(cupy.cuda.runtime.streamCaptureModeThreadLocal)
+            self.stream.begin_capture(cupy.cuda.runtime.streamCaptureModeRelaxed)
             try:
                 results = as_tuple(call())
             except Exception:
