@@ -7,6 +7,7 @@ from .containers import *
 from .conv import *
 from .linear import *
 from .loss import *
+from .made import *
 from .module import *
 from .norm import *
 from .recurrent import *
