@@ -7,12 +7,12 @@ import pytest
 from helpers import check_op, in_layout, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tinygen_kernels.reference import masked_conv, scan
 
 import tinygen as tg
 from tinygen import Tensor
 from tinygen import functional as F
 from tinygen.gradcheck import gradcheck
-from tinygen_kernels.reference import masked_conv, scan
 
 KINDS = ["row", "diagonal", "reverse diagonal"]
 SIZES = {

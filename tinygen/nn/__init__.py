@@ -8,6 +8,7 @@ from .conv import *
 from .linear import *
 from .loss import *
 from .made import *
+from .masked import *
 from .module import *
 from .norm import *
 from .recurrent import *

@@ -1,0 +1,176 @@
+"""PixelRNN: what each logit may see, likelihoods that are one, sampling with and without caches."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+from tinygen import Tensor
+from tinygen.models.pixelrnn import KINDS, PixelRNN, binarise, bits_per_dim, quantise
+
+# (channels, levels): the sigmoid, quantised and 256-way heads, grey and RGB
+HEADS = [(1, 2), (1, 4), (3, 2), (3, 5), (3, 256)]
+kinds = pytest.mark.parametrize("kind", KINDS)
+heads = pytest.mark.parametrize(("channels", "levels"), HEADS)
+
+
+def make(kind, channels=1, levels=2, size=(5, 6), layers=2, hidden=7, head=10, seed=0):
+    """A model in float64. Three colours do not divide 7, 10 and 14 channels."""
+    tg.manual_seed(seed)
+    options = {"channels": channels, "levels": levels, "layers": layers}
+    return PixelRNN(kind, image_size=size, hidden=hidden, head=head, **options).double()
+
+
+def images(model, n=2, seed=0):
+    shape = (n, model.channels, model.height, model.width)
+    return np.random.default_rng(seed).integers(0, model.levels, shape).astype(np.float64)
+
+
+def gradient_of(model, x, colour, i, j):
+    """Of random combinations of the logits of one pixel and colour for all inputs (C, H, W)."""
+    leaf = Tensor(x, requires_grad=True)
+    logits = model(leaf)[:, :, colour, i, j]
+    weights = np.random.default_rng(1).normal(size=logits.shape)
+    return np.abs(tg.grad(logits, leaf, weights).data).max(0)
+
+
+def in_order(model):
+    """The place of each pixel and colour in the chain rule, (C, H, W)."""
+    shape = (model.height, model.width, model.channels)
+    return np.arange(np.prod(shape)).reshape(shape).transpose(2, 0, 1)
+
+
+@heads
+@kinds
+def test_no_logit_sees_the_present_or_the_future(kind, channels, levels):
+    """Gradients to it are exactly zero; of the past, nearly all others are not (cf. below)."""
+    model = make(kind, channels, levels)
+    x = images(model, 4)  # of one alone all units of a head of 10 may be off
+    order = in_order(model)
+    for colour, i, j in [(0, 0, 0), (channels - 1, 4, 5), (0, 2, 3), (channels - 1, 3, 0)]:
+        gradient = gradient_of(model, x, colour, i, j)
+        past = order < order[colour, i, j]
+        assert (gradient[~past] == 0).all()
+        if past.any():
+            assert (gradient[past] > 0).mean() > 0.8
+
+
+@kinds
+def test_every_logit_of_an_rgb_image_is_causal(kind):
+    model = make(kind, 3, 4, size=(3, 4), layers=1)
+    x, order = images(model), in_order(model)
+    for colour, i, j in itertools.product(range(3), range(3), range(4)):
+        gradient = gradient_of(model, x, colour, i, j)
+        assert (gradient[order >= order[colour, i, j]] == 0).all()
+
+
+def reach(kind, size, pixel, layers):
+    """Which part of the past the logit at a pixel sees."""
+    model = make(kind, size=(size, size), layers=layers)
+    order = in_order(model)
+    i, j = pixel
+    seen = gradient_of(model, images(model), 0, i, j) > 0
+    return seen[0], order[0] < order[0, i, j]
+
+
+def test_the_diagonal_lstm_sees_all_of_the_past_but_one_pixel():
+    """The last pixel of the row above: the maps there do not see it, and in the row itself only
+    those within 3 columns of it do."""
+    seen, past = reach("diagonal", 15, (9, 5), layers=1)
+    missing = past & ~seen
+    assert np.argwhere(missing).tolist() == [[8, 14]]
+    seen, past = reach("diagonal", 15, (9, 12), layers=1)
+    assert (seen == past).all()
+
+
+def test_the_row_lstm_sees_a_triangle_and_the_cnn_has_a_blind_spot():
+    seen, past = reach("row", 21, (18, 10), layers=1)
+    assert not (seen & ~past).any()
+    # 3 by the first convolution, then one a row: at 10 columns all but the lowest rows
+    assert seen[0].all()
+    assert np.flatnonzero(seen[17]).tolist() == list(range(5, 14))
+    seen, past = reach("cnn", 21, (18, 5), layers=2)
+    # Rightwards the stack of 3 x 3 convolutions climbs at most a column for each row.
+    assert seen[17, 6:].sum() < past[17, 6:].sum()
+    gated, past = reach("gated", 21, (18, 5), layers=4)
+    rows, columns = slice(18 - 5, 18), slice(0, 5 + 5)
+    assert gated[rows, columns].all()
+
+
+@kinds
+def test_the_likelihood_of_all_images_is_one(kind):
+    model = make(kind, size=(2, 3))
+    everything = np.array(list(itertools.product([0.0, 1.0], repeat=6))).reshape(64, 1, 2, 3)
+    log_p = -model.nll(Tensor(everything)).data.sum((1, 2, 3))
+    assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-12)
+    assert np.exp(log_p).std() > 0
+
+
+def test_the_likelihood_of_all_rgb_images_is_one():
+    model = make("diagonal", 3, 3, size=(1, 2))
+    everything = np.array(list(itertools.product([0.0, 1.0, 2.0], repeat=6)))
+    log_p = -model.nll(Tensor(everything.reshape(-1, 3, 1, 2))).data.sum((1, 2, 3))
+    assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-12)
+
+
+@kinds
+def test_the_loss_of_one_image_falls_and_every_parameter_learns(kind):
+    model = make(kind, 3, 4, layers=1)
+    x = Tensor(images(model, 1))
+    optimizer = tg.optim.Adam(model.parameters(), lr=0.02)
+    losses = []
+    for _ in range(40):
+        loss = model.nll(x).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 100
+    assert losses[-1] < 0.75 * losses[0]
+    for name, parameter in model.named_parameters():
+        assert np.abs(parameter.grad.data).max() > 0, name
+
+
+def test_sizes_of_the_paper_s_networks():
+    """Parameters as counted from table 1, biases and the learned initial states among them."""
+
+    def count(*args, **options):
+        return sum(p.data.size for p in PixelRNN(*args, **options).parameters())
+
+    # 7 x 7: 24 · 32 + 32; each half: (32 + 32) · 64 + 64 and states 2 · 16 · 28; up: 2 · 512 + 32
+    layer = 2 * (64 * 64 + 64 + 2 * 16 * 28) + 2 * 512 + 32
+    head = 2 * (32 * 32 + 32) + 33
+    assert count("diagonal", layers=7) == 24 * 32 + 32 + 7 * layer + head
+
+
+def test_bits_levels_and_binary_images():
+    assert bits_per_dim(79.2, 784) == pytest.approx(0.1457, abs=1e-4)
+    assert bits_per_dim(3 * np.log(256), 3) == pytest.approx(8)
+    x = np.array([0, 0.16, 0.17, 0.5, 1], np.float32)
+    assert quantise(x, 4).tolist() == [0, 0, 1, 2, 3]
+    assert quantise(np.arange(256) / 255, 256).tolist() == list(range(256))
+    drawn = binarise(np.array([0, 0.3, 0.3, 1], np.float32), np.array([0, 0.29, 0.31, 0.999]))
+    assert drawn.tolist() == [0, 1, 0, 1]
+    assert drawn.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: PixelRNN("rows"), "kind='rows' must be one of row, diagonal, cnn, gated"),
+        (lambda: PixelRNN(levels=1), "levels=1 must lie between 2 (black, white) and 256"),
+        (lambda: PixelRNN(levels=257), "levels=257 must lie between"),
+        (lambda: PixelRNN(layers=0), "layers=0 must be at least 1"),
+        (lambda: PixelRNN(channels=3, hidden=2), "hidden=2 and head=32 must be at least"),
+        (lambda: PixelRNN(image_size=0), "image_size=0 must be"),
+        (lambda: PixelRNN(image_size=8)(tg.zeros(1, 1, 8, 7)),
+         "images (1, 1, 8, 7) must be (N, channels, height, width) with (1, 8, 8)"),
+    ],
+)  # fmt: skip
+def test_messages(call, text):
+    with pytest.raises(ValueError, match="PixelRNN: ") as caught:
+        call()
+    assert text in str(caught.value)
