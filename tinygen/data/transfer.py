@@ -43,7 +43,7 @@ class Sender:
     """Copies batches (named tuples of arrays and Nones) to a GPU."""
 
     def __init__(self, device: str, slots: int) -> None:
-        self.cupy = _device.use(device)
+        self.device, self.cupy = device, _device.use(device)
         self.stream = self.cupy.cuda.Stream(non_blocking=True)
         self.free: queue.Queue[_Slot] = queue.Queue()
         for _ in range(slots):
@@ -59,6 +59,7 @@ class Sender:
         """In the training loop's thread: the batches on the GPU, one of them always under way."""
         coming = None
         try:
+            _device.use(self.device)  # in this thread
             for kind, slot, arrays in staged:
                 following = kind, slot.sent, self._send(slot, arrays)
                 if coming is not None:
