@@ -37,10 +37,19 @@ class Parser(argparse.ArgumentParser):
 
     `presets` maps a name to a dictionary of settings (the first is the default); it must hold
     every setting but `device`, `precision`, `eager`, `seed` and `score`. A flag that is given wins
-    over the preset.
+    over the preset. Without `image_size` in the presets there is no such flag. `data` is the help
+    of --data; the settings `free_on_resume` may change from one part of a run to the next.
     """
 
-    def __init__(self, model: str, presets: Mapping[str, Mapping[str, Any]], **options: Any):
+    def __init__(
+        self,
+        model: str,
+        presets: Mapping[str, Mapping[str, Any]],
+        *,
+        data: str = "a data set's name, or a folder of images",
+        free_on_resume: Sequence[str] = (),
+        **options: Any,
+    ):
         # Only flags that were really given end up in the namespace: the rest is the preset's.
         super().__init__(
             argument_default=argparse.SUPPRESS,
@@ -50,6 +59,7 @@ class Parser(argparse.ArgumentParser):
         )
         self.model = model
         self.presets = presets
+        self.free_on_resume = {*FREE_ON_RESUME, *free_on_resume}
         default = next(iter(presets))
         add = self.add_argument
         add("--device", type=_device, help='"cpu" (default), "cuda" or "cuda:<index>"')
@@ -60,10 +70,11 @@ class Parser(argparse.ArgumentParser):
         )
         add("--eager", action="store_true", help="on a GPU, don't capture the step as a graph")
         add("--preset", choices=list(presets), help=f"a set of settings (default: {default})")
-        add("--data", help="a data set's name, or a folder of images")
+        add("--data", help=data)
         add("--steps", type=positive(int), help="training steps in all")
-        add("--batch-size", type=positive(int), help="images per step")
-        add("--image-size", type=positive(int), help="height and width, in pixels")
+        add("--batch-size", type=positive(int), help="examples per step")
+        if "image_size" in presets[default]:
+            add("--image-size", type=positive(int), help="height and width, in pixels")
         add("--seed", type=_seed, help="of every random number (default: 0)")
         add("--no-score", dest="score", action="store_false", help="don't score the samples")
         add("--out", type=Path, help=f"run folder (default: a new one, runs/{model}-<data>)")
@@ -110,7 +121,7 @@ class Parser(argparse.ArgumentParser):
         if saved.pop("model", None) != self.model:
             raise UserError(f"{run.path} does not hold a run of {self.model}")
         for name, value in given.items():
-            if name not in FREE_ON_RESUME and saved.get(name) != value:
+            if name not in self.free_on_resume and saved.get(name) != value:
                 flag = "--" + name.replace("_", "-")
                 raise UserError(
                     f"{run.path} was started with {flag} {saved.get(name)}, which {flag} {value} "

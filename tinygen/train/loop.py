@@ -16,7 +16,8 @@ __all__ = ["Progress", "check_finite"]
 
 
 class Progress:
-    """Steps `start + 1 .. steps`, with a bar that shows what `show` is given and the images/s.
+    """Steps `start + 1 .. steps`, with a bar that shows what `show` is given and the images/s
+    (or how many of another `unit`).
 
     >>> for step in Progress(3, batch_size=64):
     ...     print(step)
@@ -25,8 +26,11 @@ class Progress:
     3
     """
 
-    def __init__(self, steps: int, *, batch_size: int, start: int = 0, title: str = ""):
+    def __init__(
+        self, steps: int, *, batch_size: int, start: int = 0, title: str = "", unit: str = "img"
+    ):
         self.batch_size = batch_size
+        self.unit = unit
         self.start = start
         self._times: deque[float] = deque(maxlen=50)  # compilation in the first step drops out
         self.bar = tqdm(
@@ -49,7 +53,8 @@ class Progress:
     def show(self, values: Mapping[str, float]) -> None:
         """Values beside the bar: `show({"D(x)": 0.6})`."""
         shown = {name: f"{value:.3g}" for name, value in values.items()}
-        self.bar.set_postfix({**shown, "img/s": f"{self.images_per_second:.0f}"}, refresh=False)
+        speed = {f"{self.unit}/s": f"{self.images_per_second:.0f}"}
+        self.bar.set_postfix({**shown, **speed}, refresh=False)
 
     @property
     def images_per_second(self) -> float:

@@ -117,11 +117,18 @@ class RunFolder:
 
     # ---------------------------------------------------------------------------------- metrics
 
-    def log(self, step: int, values: Mapping[str, float], images_per_second: float) -> None:
-        """One more row in metrics.csv, and its time in timing.csv."""
+    def log(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        images_per_second: float,
+        unit: str = "images",
+    ) -> None:
+        """One more row in metrics.csv, and its time in timing.csv; `unit` is what was counted."""
         seconds = time.perf_counter() - self._start
         _append(self.metrics, {"step": step, **values})
-        _append(self.timing, {"step": step, "seconds": seconds, "images_per_s": images_per_second})
+        speed = {f"{unit}_per_s": images_per_second}
+        _append(self.timing, {"step": step, "seconds": seconds, **speed})
 
     def forget_after(self, step: int) -> None:
         """Drop rows logged after the checkpoint's step: the resumed run will log them again."""
