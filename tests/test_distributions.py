@@ -206,6 +206,21 @@ def test_gradients():
     )
 
 
+def test_fused_functions_are_compositions_of_the_others():
+    mean, log_std, noise = values((3, 2, 2), 0), values((3, 2, 2), 1), values((3, 2, 2), 2)
+    z, kl = F.reparameterize(mean, log_std, noise)
+    np.testing.assert_allclose(z, mean + np.exp(log_std) * noise)
+    np.testing.assert_allclose(kl, per_example(kl_divergence(Normal(mean, log_std), Normal())))
+    gradcheck(F.reparameterize, [mean, log_std, noise], order=2)
+    gradcheck(lambda m, s: F.reparameterize(m, s, noise)[0], [mean, log_std])  # one output alone
+    gradcheck(lambda m, s: F.reparameterize(m, s, noise)[1], [mean, log_std])
+
+    logits, targets = values((6, 2, 3), 3), (values((2, 2, 3), 4) > 0).astype(float)
+    expected = per_example(Bernoulli(logits).log_prob(np.concatenate([targets] * 3)))
+    np.testing.assert_allclose(F.bernoulli_log_likelihood(logits, targets), expected)
+    gradcheck(lambda x: F.bernoulli_log_likelihood(x, targets), [logits], order=2)
+
+
 # ---------------------------------------------------------------------------------- divergences
 
 
@@ -313,6 +328,12 @@ def test_misuse_says_what_is_wrong():
         DiscretizedLogistic(np.zeros(2), np.zeros(2), levels=1)
     with pytest.raises(ValueError, match="at least 1"):
         bits_per_dim(1.0, 0)
+    with pytest.raises(ValueError, match="must have one shape"):
+        F.reparameterize(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((1, 3)))
+    with pytest.raises(ValueError, match=r"must be \(k · N, ...\)"):
+        F.bernoulli_log_likelihood(np.zeros((5, 3)), np.zeros((2, 3)))
+    with pytest.raises(TypeError, match="float32 for all"):
+        F.bernoulli_log_likelihood(np.zeros((2, 3)), np.zeros((2, 3), bool))
 
 
 def test_tensors_and_arrays_give_the_same():

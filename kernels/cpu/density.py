@@ -1,0 +1,247 @@
+"""Log-probabilities and samples of models with latents: one pass over memory each.
+
+Rows (or elements) are independent, so tasks of about CHUNK values share them out without races,
+and where one task ends changes no result.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..layout import dense, dense_like, flat
+from .jit import CHUNK, kernel, prange, serial_kernel
+from .math import exp, expm1, log1p, sigmoid, softplus
+
+__all__ = [
+    "bernoulli_log_likelihood",
+    "bernoulli_log_likelihood_grad",
+    "discretized_logistic",
+    "discretized_logistic_grad",
+    "reparameterize",
+    "reparameterize_grad",
+]
+
+
+def reparameterize(
+    mean: np.ndarray, log_std: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(μ + σ ε, KL of each row), see `reference.density.reparameterize`."""
+    mean, log_std, noise = map(np.ascontiguousarray, (mean, log_std, noise))
+    z, kl = np.empty_like(mean), np.empty(len(mean), mean.dtype)
+    _run(_reparameterize_rows, _reparameterize_blocks, mean, mean, log_std, noise, z, kl)
+    return z, kl
+
+
+def reparameterize_grad(
+    grad: np.ndarray, grad_kl: np.ndarray, mean: np.ndarray, log_std: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients for mean and log_std."""
+    arrays = [np.ascontiguousarray(a) for a in (grad, grad_kl, mean, log_std, noise)]
+    grad_mean, grad_log_std = np.empty_like(arrays[2]), np.empty_like(arrays[2])
+    rows, blocks = _reparameterize_grad_rows, _reparameterize_grad_blocks
+    _run(rows, blocks, grad_mean, *arrays, grad_mean, grad_log_std)
+    return grad_mean, grad_log_std
+
+
+def bernoulli_log_likelihood(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Σ x ℓ - log(1 + exp ℓ) of each row, see `reference.density.bernoulli_log_likelihood`."""
+    logits, targets = map(np.ascontiguousarray, (logits, targets))
+    out = np.empty(len(logits), logits.dtype)
+    _run(_bernoulli_rows, _bernoulli_blocks, logits, logits, targets, out)
+    return out
+
+
+def bernoulli_log_likelihood_grad(
+    grad: np.ndarray, logits: np.ndarray, targets: np.ndarray
+) -> np.ndarray:
+    """Gradient for the logits, from the gradient (R,) of the sums."""
+    grad, logits, targets = map(np.ascontiguousarray, (grad, logits, targets))
+    out = np.empty_like(logits)
+    _run(_bernoulli_grad_rows, _bernoulli_grad_blocks, logits, grad, logits, targets, out)
+    return out
+
+
+def discretized_logistic(
+    x: np.ndarray, mean: np.ndarray, log_scale: np.ndarray, *, half: float, low: float, high: float
+) -> np.ndarray:
+    """log P of each bin, see `reference.density.discretized_logistic`."""
+    mean = dense(mean)
+    out = np.empty_like(mean)
+    arrays = [flat(dense_like(a, mean)) for a in (x, mean, log_scale)]
+    edges = _edges(mean.dtype, half, low, high)
+    _run(_logistic_elements, _logistic_blocks, arrays[0], *arrays, *edges, flat(out))
+    return out
+
+
+def discretized_logistic_grad(
+    grad: np.ndarray,
+    x: np.ndarray,
+    mean: np.ndarray,
+    log_scale: np.ndarray,
+    *,
+    half: float,
+    low: float,
+    high: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients for mean and log_scale."""
+    mean = dense(mean)
+    outs = np.empty_like(mean), np.empty_like(mean)
+    arrays = [flat(dense_like(a, mean)) for a in (grad, x, mean, log_scale)]
+    edges = _edges(mean.dtype, half, low, high)
+    rows, blocks = _logistic_grad_elements, _logistic_grad_blocks
+    _run(rows, blocks, arrays[0], *arrays, *edges, *map(flat, outs))
+    return outs
+
+
+def _edges(dtype, half: float, low: float, high: float) -> tuple:
+    """Half a bin, and where the outer bins end, in the kernel's precision."""
+    return dtype.type(half), dtype.type(low + half), dtype.type(high - half)
+
+
+def _run(rows, blocks, x: np.ndarray, *arguments) -> None:
+    """Call a kernel for the rows of x (numbers, if it is 1-D), on all threads if it is large."""
+    if x.size > CHUNK:
+        blocks(max(1, CHUNK * len(x) // x.size), len(x), *arguments)
+    else:
+        rows(0, len(x), *arguments)
+
+
+@serial_kernel
+def _reparameterize_rows(first, last, mean, log_std, noise, z, kl):
+    half, two = mean.dtype.type(0.5), mean.dtype.type(2)
+    for n in range(first, last):
+        total = mean.dtype.type(0)
+        for j in range(mean.shape[1]):
+            m, s = mean[n, j], log_std[n, j]
+            z[n, j] = m + exp(s) * noise[n, j]
+            total += half * (m * m + expm1(two * s)) - s
+        kl[n] = total
+
+
+@kernel
+def _reparameterize_blocks(rows, total, *arguments):
+    for block in prange(-(-total // rows)):
+        _reparameterize_rows(block * rows, min(block * rows + rows, total), *arguments)
+
+
+@serial_kernel
+def _reparameterize_grad_rows(
+    first, last, grad, grad_kl, mean, log_std, noise, grad_mean, grad_log_std
+):
+    two = mean.dtype.type(2)
+    for n in range(first, last):
+        g_kl = grad_kl[n]
+        for j in range(mean.shape[1]):
+            g, s = grad[n, j], log_std[n, j]
+            grad_mean[n, j] = g + g_kl * mean[n, j]
+            grad_log_std[n, j] = g * exp(s) * noise[n, j] + g_kl * expm1(two * s)
+
+
+@kernel
+def _reparameterize_grad_blocks(rows, total, *arguments):
+    for block in prange(-(-total // rows)):
+        _reparameterize_grad_rows(block * rows, min(block * rows + rows, total), *arguments)
+
+
+_PART = 1024  # values that are summed up in the arrays' precision; the parts' sums are float64
+
+
+@serial_kernel
+def _bernoulli_part(logits, targets):
+    one, total = logits.dtype.type(1), logits.dtype.type(0)
+    for j in range(len(logits)):
+        x = logits[j]
+        wrong = one - targets[j] if x > 0 else targets[j]
+        total += wrong * abs(x) + log1p(exp(-abs(x)))
+    return total
+
+
+@serial_kernel
+def _bernoulli_rows(first, last, logits, targets, out):
+    size = logits.shape[1]
+    for r in range(first, last):
+        of_row = targets[r % len(targets)]
+        total = 0.0
+        for start in range(0, size, _PART):
+            end = min(start + _PART, size)
+            total += _bernoulli_part(logits[r, start:end], of_row[start:end])
+        out[r] = -total
+
+
+@kernel
+def _bernoulli_blocks(rows, total, *arguments):
+    for block in prange(-(-total // rows)):
+        _bernoulli_rows(block * rows, min(block * rows + rows, total), *arguments)
+
+
+@serial_kernel
+def _bernoulli_grad_rows(first, last, grad, logits, targets, out):
+    one = logits.dtype.type(1)
+    for r in range(first, last):
+        g = grad[r]
+        of_row = targets[r % len(targets)]
+        for j in range(logits.shape[1]):
+            x = logits[r, j]
+            e = exp(-abs(x))
+            wrong = one - of_row[j] if x > 0 else of_row[j]
+            difference = e / (one + e) - wrong
+            out[r, j] = g * (difference if x > 0 else -difference)
+
+
+@kernel
+def _bernoulli_grad_blocks(rows, total, *arguments):
+    for block in prange(-(-total // rows)):
+        _bernoulli_grad_rows(block * rows, min(block * rows + rows, total), *arguments)
+
+
+@serial_kernel
+def _logistic_elements(first, last, x, mean, log_scale, half, lowest, highest, out):
+    zero, two = x.dtype.type(0), x.dtype.type(2)
+    # Indices must be known not to be negative, or the loop does not vectorise: hence the slices.
+    x, mean = x[first:last], mean[first:last]
+    log_scale, out = log_scale[first:last], out[first:last]
+    for i in range(last - first):
+        inverse, centred = exp(-log_scale[i]), x[i] - mean[i]
+        is_lowest, is_highest = x[i] < lowest, x[i] > highest
+        below_top = zero if is_highest else softplus(-(centred + half) * inverse)
+        above_bottom = zero if is_lowest else softplus((centred - half) * inverse)
+        out[i] = -below_top - above_bottom
+    # A loop of its own: there is no logarithm that vectorises, and outer bins need none.
+    for i in range(last - first):
+        if lowest <= x[i] <= highest:
+            out[i] += math.log(-expm1(-two * half * exp(-log_scale[i])))
+
+
+@kernel
+def _logistic_blocks(rows, total, *arguments):
+    for block in prange(-(-total // rows)):
+        _logistic_elements(block * rows, min(block * rows + rows, total), *arguments)
+
+
+@serial_kernel
+def _logistic_grad_elements(
+    first, last, grad, x, mean, log_scale, half, lowest, highest, grad_mean, grad_log_scale
+):
+    zero, one, two = x.dtype.type(0), x.dtype.type(1), x.dtype.type(2)
+    grad, x = grad[first:last], x[first:last]
+    mean, log_scale = mean[first:last], log_scale[first:last]
+    grad_mean, grad_log_scale = grad_mean[first:last], grad_log_scale[first:last]
+    for i in range(last - first):
+        inverse, centred = exp(-log_scale[i]), x[i] - mean[i]
+        upper, lower = (centred + half) * inverse, (centred - half) * inverse
+        is_lowest, is_highest = x[i] < lowest, x[i] > highest
+        of_upper = zero if is_highest else sigmoid(-upper)
+        of_lower = zero if is_lowest else -sigmoid(lower)
+        width = two * half * inverse
+        of_width = width / expm1(width) if width > zero else one
+        of_width = zero if is_lowest or is_highest else of_width
+        grad_mean[i] = -grad[i] * (of_upper + of_lower) * inverse
+        grad_log_scale[i] = -grad[i] * (of_upper * upper + of_lower * lower + of_width)
+
+
+@kernel
+def _logistic_grad_blocks(rows, total, *arguments):
+    for block in prange(-(-total // rows)):
+        _logistic_grad_elements(block * rows, min(block * rows + rows, total), *arguments)
