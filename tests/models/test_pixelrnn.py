@@ -1,4 +1,4 @@
-"""PixelRNN: what each logit may see, likelihoods that are one, sampling with and without caches."""
+"""PixelRNN: what each logit may see, likelihoods that add up to one, cached and naive samples."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 import tinygen as tg
 from tinygen import Tensor
 from tinygen.models.pixelrnn import KINDS, PixelRNN, binarise, bits_per_dim, quantise
+from tinygen.models.pixelrnn_sampling import sample, sample_naive
+from tinygen.random import Generator
 
 # (channels, levels): the sigmoid, quantised and 256-way heads, grey and RGB
 HEADS = [(1, 2), (1, 4), (3, 2), (3, 5), (3, 256)]
@@ -161,8 +163,8 @@ def test_bits_levels_and_binary_images():
     ("call", "text"),
     [
         (lambda: PixelRNN("rows"), "kind='rows' must be one of row, diagonal, cnn, gated"),
-        (lambda: PixelRNN(levels=1), "levels=1 must lie between 2 (black, white) and 256"),
-        (lambda: PixelRNN(levels=257), "levels=257 must lie between"),
+        (lambda: PixelRNN(levels=1), "levels=1 must be from 2 (black, white) to 256"),
+        (lambda: PixelRNN(levels=257), "levels=257 must be from"),
         (lambda: PixelRNN(layers=0), "layers=0 must be at least 1"),
         (lambda: PixelRNN(channels=3, hidden=2), "hidden=2 and head=32 must be at least"),
         (lambda: PixelRNN(image_size=0), "image_size=0 must be"),
@@ -173,4 +175,91 @@ def test_bits_levels_and_binary_images():
 def test_messages(call, text):
     with pytest.raises(ValueError, match="PixelRNN: ") as caught:
         call()
+    assert text in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------ sampling
+
+
+def trained_a_little(kind, channels, levels, size=(4, 5)):
+    """A model whose weights are large enough for its logits to differ from pixel to pixel."""
+    model = make(kind, channels, levels, size=size)
+    with tg.no_grad():
+        for index, parameter in enumerate(model.parameters()):
+            noise = np.random.default_rng(index).normal(size=parameter.shape)
+            parameter.add_(Tensor(0.3 * noise))
+    return model
+
+
+@heads
+@kinds
+def test_cached_samples_are_the_naive_ones_with_their_likelihoods(kind, channels, levels):
+    model = trained_a_little(kind, channels, levels)
+    pixels, log_prob = sample(model, 3, Generator(1))
+    assert set(np.unique(pixels)) <= set(range(levels))
+    assert len(np.unique(pixels)) > 1
+    np.testing.assert_allclose(log_prob, -model.nll(Tensor(pixels)).data, 1e-9, 1e-9)
+    naive, naive_log_prob = sample_naive(model, 3, Generator(1))
+    np.testing.assert_array_equal(pixels, naive)
+    np.testing.assert_allclose(log_prob, naive_log_prob, 1e-9, 1e-9)
+
+
+@pytest.mark.parametrize(("channels", "levels"), [(1, 2), (3, 5)])
+@kinds
+def test_completions(kind, channels, levels):
+    """From the first unknown pixel on; known ones after it stay, and count for those after them."""
+    model = trained_a_little(kind, channels, levels)
+    known = images(model, 3)
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 1], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
+    options = {"known": known, "mask": mask}
+    pixels, log_prob = sample(model, 3, Generator(2), **options)
+    np.testing.assert_array_equal(pixels[:, :, mask], known[:, :, mask])
+    expected = np.where(mask, 0, -model.nll(Tensor(pixels)).data)
+    np.testing.assert_allclose(log_prob, expected, 1e-9, 1e-9)
+    np.testing.assert_array_equal(pixels, sample_naive(model, 3, Generator(2), **options)[0])
+    assert (pixels != known).any()
+
+
+def test_temperature():
+    model = trained_a_little("row", 1, 5)
+    pixels, log_prob = sample(model, 4, Generator(1), temperature=0.5)
+    log_p = tg.functional.log_softmax(2 * model(Tensor(pixels)), 1).data
+    chosen = np.take_along_axis(log_p, pixels[:, None].astype(int), 1)[:, 0]
+    np.testing.assert_allclose(log_prob, chosen, 1e-9)
+    # Nearly cold, each pixel is the likeliest.
+    pixels, _ = sample(model, 4, Generator(1), temperature=1e-6)
+    np.testing.assert_array_equal(pixels, model(Tensor(pixels)).data.argmax(1))
+
+
+def test_samples_are_drawn_with_their_probabilities():
+    """The 16 images of 2 x 2 pixels in 20,000 samples, by the chi-square statistic."""
+    model = trained_a_little("diagonal", 1, 2, size=(2, 2))
+    everything = np.array(list(itertools.product([0.0, 1.0], repeat=4))).reshape(16, 1, 2, 2)
+    p = np.exp(-model.nll(Tensor(everything)).data.sum((1, 2, 3)))
+    pixels, _ = sample(model, 20_000, Generator(0))
+    found = np.bincount(pixels.reshape(-1, 4).astype(int) @ [8, 4, 2, 1], minlength=16)
+    chi_square = ((found - 20_000 * p) ** 2 / (20_000 * p)).sum()
+    assert chi_square < 37.7  # exceeded once in a thousand, with 15 degrees of freedom
+
+
+def test_float32_models_give_float32_images():
+    model = PixelRNN("cnn", image_size=4, levels=4, hidden=4, head=8)
+    pixels, log_prob = sample(model, 2)
+    assert pixels.dtype == log_prob.dtype == np.float32
+    assert pixels.shape == log_prob.shape == (2, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"n": 0}, "n=0 and temperature=1.0 must be above 0"),
+        ({"n": 1, "temperature": 0.0}, "temperature=0.0 must be above 0"),
+        ({"n": 1, "mask": np.ones((4, 5), bool)}, "needs both known pixels and their mask"),
+        ({"n": 1, "known": np.zeros((2, 1, 4, 5)), "mask": np.ones((4, 5), bool)},
+         "known (2, 1, 4, 5) and mask (4, 5) must be (1, 1, 4, 5) and (4, 5)"),
+    ],
+)  # fmt: skip
+def test_sampling_messages(options, text):
+    with pytest.raises(ValueError, match="sample: ") as caught:
+        sample(make("row", size=(4, 5)), **options)
     assert text in str(caught.value)

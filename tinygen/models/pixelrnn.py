@@ -14,7 +14,7 @@ Four bodies, between a 7 × 7 convolution of mask A and a head of 1 × 1 convolu
 Maps have 2h channels, LSTM gates and inner convolutions h.
 
 What differs from the paper: a ReLU before each of the three layers of the head, and its first two
-are `head` wide; skip connections are left out (its table 4: 0.01 bits beside residual ones).
+are `head` wide; skip connections are left out (worth 0.01 bits beside the residual ones).
 """
 
 from __future__ import annotations
@@ -147,9 +147,9 @@ KINDS = (*BLOCKS, "gated")
 class PixelRNN(nn.Module):
     """Images of whole numbers 0, ..., levels - 1 to the logits of each of their pixels.
 
-    forward: x (N, channels, H, W), floating point, to logits (N, K, channels, H, W): K = levels for
-    a softmax, or K = 1 for levels = 2, the logit of a 1. Colours come in the order of the channels.
-    `layers` are the blocks after the first convolution, `hidden` is h.
+    forward: x (N, channels, H, W), floating point, to logits (N, K, channels, H, W): K = levels
+    for a softmax, or K = 1 for levels = 2, the logit of a 1. Colours are drawn in the order of the
+    channels. `layers` are the blocks after the first convolution, `hidden` is h.
 
     >>> import tinygen
     >>> model = PixelRNN("row", image_size=8, levels=4, hidden=4, head=8)
@@ -174,9 +174,7 @@ class PixelRNN(nn.Module):
             raise ValueError(f"PixelRNN: kind={kind!r} must be one of {', '.join(KINDS)}")
         self.height, self.width = sizes("PixelRNN", "image_size", image_size, 2, least=1)
         if not 2 <= levels <= 256:
-            raise ValueError(
-                f"PixelRNN: levels={levels} must lie between 2 (black, white) and 256"
-            )
+            raise ValueError(f"PixelRNN: levels={levels} must be from 2 (black, white) to 256")
         if channels < 1 or layers < 1:
             raise ValueError(f"PixelRNN: channels={channels}, layers={layers} must be at least 1")
         if min(hidden, head) < channels:
