@@ -34,7 +34,7 @@ from .creation import (
     zeros,
     zeros_like,
 )
-from .device import DeviceError
+from .device import DeviceError, set_precision
 from .functional import cat, exp, log, matmul, maximum, minimum, sqrt, stack, where
 from .gradcheck import gradcheck
 from .graph import CaptureError, capture

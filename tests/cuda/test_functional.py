@@ -184,3 +184,16 @@ def test_copies_keep_channels_last_memory():
     there = x.to("cuda")
     assert there.data.strides == x.data.strides
     assert there.cpu().data.strides == x.data.strides
+
+
+def test_precision_is_that_of_products_alone(cuda_kernels):
+    x, weight = (tinygen.tensor(values(s, 0, dtype=np.float32)) for s in ((40, 50), (30, 50)))
+    exact = F.linear(x.double(), weight.double()).numpy()
+    errors = {}
+    for precision in ("bf16", "tf32", "fp32"):
+        tinygen.set_precision(precision)
+        y = F.linear(x.to("cuda"), weight.to("cuda")).cpu().numpy()
+        errors[precision] = np.abs(y - exact).max() / np.abs(exact).max()
+        wide = F.linear(x.double().to("cuda"), weight.double().to("cuda")).cpu().numpy()
+        np.testing.assert_allclose(wide, exact, 1e-12, 1e-12)
+    assert errors["fp32"] < 1e-6 < errors["tf32"] < 2**-10 < errors["bf16"] < 2**-7
