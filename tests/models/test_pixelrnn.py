@@ -207,7 +207,7 @@ def test_cached_samples_are_the_naive_ones_with_their_likelihoods(kind, channels
 @pytest.mark.parametrize(("channels", "levels"), [(1, 2), (3, 5)])
 @kinds
 def test_completions(kind, channels, levels):
-    """From the first unknown pixel on; known ones after it stay, and count for those after them."""
+    """From the first unknown pixel on; later known ones stay, and count for what follows them."""
     model = trained_a_little(kind, channels, levels)
     known = images(model, 3)
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 1], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]], bool)

@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import nn, random
 from ..autograd import no_grad
+from ..functional import matmul
 from ..tensor import Tensor
 from .pixelrnn import CNNBlock, DiagonalBlock, GatedBlock, PixelRNN, RowBlock
 
@@ -193,7 +194,7 @@ class _Conv:
         weight = _host(layer.masked_weight())
         outputs, inputs, _ = weight.shape
         up, side = layer.padding
-        self.width = width
+        self.width, self.n = width, n
         self.rows = np.zeros((up + 1, width + 2 * side, inputs, n), weight.dtype)
         self.row = self.rows[-1, side : side + width]  # the current one, without its margins
         self.kh, self.kw = np.array(layer.taps).T
@@ -225,7 +226,7 @@ class _Conv:
     def of(self, window: np.ndarray, colour: int | None) -> np.ndarray:
         """(O, n) of a window (L · C, n)."""
         weight, bias, output = self.parts.get(colour, self.parts[None])
-        output[...] = (weight @ window).reshape(output.shape) + bias
+        output[...] = matmul(weight, window).reshape(output.shape) + bias
         return self.output
 
     def at(self, j: int, colour: int | None) -> np.ndarray:
@@ -238,10 +239,11 @@ class _Conv:
         return self.at(j, colour)
 
     def whole_row(self) -> np.ndarray:
-        """(W, O, n): all columns of the current row."""
+        """(W, O, n): all columns of the current row, as one product."""
         columns = np.arange(self.width)[:, None]
-        windows = self.rows[self.kh, self.kw + columns]
-        return self.weight @ windows.reshape(self.width, self.weight.shape[1], -1) + self.bias
+        windows = self.rows[self.kh, self.kw + columns].reshape(self.width, -1, self.n)
+        outputs = matmul(self.weight, np.concatenate(windows, axis=1)) + self.bias
+        return np.stack(np.split(outputs, self.width, axis=1))
 
 
 class _CNN:
