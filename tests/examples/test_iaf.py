@@ -1,0 +1,158 @@
+"""The example as a user runs it, at toy sizes: what it writes, that it resumes, how it fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinygen.train import checkpoint, cli
+from tinygen.train.pictures import plot
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "iaf.py"
+TOY = ["--width", "6", "--batch-size", "16", "--latent-dim", "4", "--context", "5", "--k", "2"]
+
+
+@pytest.fixture
+def iaf(tmp_path, monkeypatch):
+    """The script as a module, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["examples/iaf.py"])
+    spec = importlib.util.spec_from_file_location("iaf_example", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "LOG_EVERY", 2)
+    monkeypatch.setattr(module, "SCORED", 20)
+    monkeypatch.setattr(module, "SHOWN", 16)
+    monkeypatch.setattr(module.pictures, "plot", lambda *arguments: None)  # half of a run's time
+    return module
+
+
+def run(iaf, *flags):
+    return cli.command(iaf.main, [str(flag) for flag in (*TOY, *flags)])
+
+
+def error_of(iaf, capsys, *flags):
+    """The one line that a mistake leaves on stderr."""
+    capsys.readouterr()
+    try:
+        code = run(iaf, *flags)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ": error: " in line
+    return line
+
+
+def test_a_run_leaves_everything_that_was_promised(iaf, monkeypatch, capsys):
+    monkeypatch.setattr(iaf.pictures, "plot", plot)
+    assert run(iaf, "--steps", 3) == 0
+    folder = Path("runs/iaf-fashion-small")
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoint.safetensors", "config.json", "losses.png", "metrics.csv",
+        "reconstructions.png", "samples", "samples.png", "scores.json", "timing.csv",
+        "training.gif",
+    ]  # fmt: skip
+    samples = sorted(p.name for p in (folder / "samples").iterdir())
+    assert samples == ["step-000000.png", "step-000001.png", "step-000003.png"]
+    with Image.open(folder / "reconstructions.png") as picture:
+        assert picture.size == (8 * 58 + 2, 2 * 58 + 2)  # 2 rows of 4 pairs, doubled
+    header = checkpoint.read_header(folder / "checkpoint.safetensors")
+    assert (header.model, header.step, header.config["flow_steps"]) == ("iaf", 3, 2)
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "step,-elbo,-log p(x|z),kl"
+    assert [line.partition(",")[0] for line in lines[1:]] == ["2", "3"]
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["-log p"] <= scores["-elbo"]
+    assert (scores["k"], scores["images"]) == (2, 20)
+    assert "20 held-out images, in nats; -log p by 2 samples" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["fewer steps", "Ctrl-C"])
+def test_a_resumed_run_ends_with_the_same_bytes(iaf, monkeypatch, capsys, how):
+    assert run(iaf, "--steps", 7, "--out", "straight") == 0
+    if how == "fewer steps":
+        assert run(iaf, "--steps", 3, "--out", "resumed") == 0
+        assert run(iaf, "--resume", "--steps", 7, "--out", "resumed") == 0
+    else:
+        check_finite = iaf.check_finite
+
+        def press_ctrl_c(step, losses):
+            if step == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+            check_finite(step, losses)
+
+        monkeypatch.setattr(iaf, "check_finite", press_ctrl_c)
+        assert run(iaf, "--steps", 7, "--out", "resumed") == 130
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said == (
+            "iaf.py: stopped after step 4 of 7; go on with: "
+            "python examples/iaf.py --resume --out resumed"
+        )
+        monkeypatch.setattr(iaf, "check_finite", check_finite)
+        assert run(iaf, "--resume", "--out", "resumed") == 0
+        assert Path("straight/metrics.csv").read_text() == Path("resumed/metrics.csv").read_text()
+    for name in ("checkpoint.safetensors", "scores.json", "samples.png", "reconstructions.png"):
+        assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name
+
+
+@pytest.mark.parametrize("flow", ["none", "affine"])
+@pytest.mark.parametrize("network", ["dense", "conv"])
+def test_every_flow_on_every_network(iaf, flow, network):
+    flags = ["--flow", flow, "--network", network, "--steps", 2]
+    assert run(iaf, *flags, "--out", "here") == 0
+    assert np.isfinite(list(json.loads(Path("here/scores.json").read_text()).values())).all()
+    config = checkpoint.read_header("here/checkpoint.safetensors").config
+    assert ("flow_steps" in config) == (flow == "affine")
+
+
+def test_a_folder_of_pictures_gives_its_tenth_to_the_scores(iaf, capsys):
+    rng = np.random.default_rng(0)
+    Path("photos").mkdir()
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(f"photos/{i}.png")
+    assert run(iaf, "--data", "photos", "--image-size", 12, "--steps", 2) == 0
+    assert "2 held-out images" in capsys.readouterr().out
+    with Image.open("runs/iaf-photos/samples.png") as picture:
+        assert picture.mode == "RGB"
+
+
+def test_mistakes_are_one_line_and_leave_nothing_behind(iaf, capsys):
+    for flags, message in [
+        (["--data", "nosuch"], "there is no data set or folder 'nosuch'"),
+        (["--batch-size", 10**6], "--batch-size 1000000: fashion-small has 9000 images"),
+        (["--k", 0], "argument --k: 0 is not above zero"),
+        (["--flow", "planar"], "argument --flow: invalid choice: 'planar'"),
+        (["--free-bits", -1], "argument --free-bits: -1"),
+        (["--network", "conv", "--image-size", 7], "need square images of at least 8 pixels"),
+    ]:
+        assert message in error_of(iaf, capsys, *flags)
+    assert not list(Path().iterdir())
+
+
+def test_a_checkpoint_of_another_architecture(iaf, capsys):
+    assert run(iaf, "--steps", 1, "--out", "a") == 0
+    assert run(iaf, "--steps", 1, "--out", "b", "--flow", "none") == 0
+    shutil.copy("b/checkpoint.safetensors", "a")
+    line = error_of(iaf, capsys, "--resume", "--out", "a")
+    assert "of a iaf with context=None, flow=none" in line
+    assert "would change" in error_of(iaf, capsys, "--resume", "--out", "b", "--flow", "iaf")
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(iaf, monkeypatch, capsys):
+    assert run(iaf, "--steps", 2, "--out", "here") == 0
+    good = Path("here/checkpoint.safetensors").read_bytes()
+    binarize = iaf.binarize
+    monkeypatch.setattr(iaf, "binarize", lambda x, **options: binarize(x, **options) * np.nan)
+    assert run(iaf, "--resume", "--steps", 5, "--out", "here") == 2
+    assert "-elbo was nan at step 4" in capsys.readouterr().err.splitlines()[-1]
+    assert Path("here/checkpoint.safetensors").read_bytes() == good
