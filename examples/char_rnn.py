@@ -56,7 +56,7 @@ from tinygen.train.files import replacing, write_json
 PRESETS = {
     "small": {
         "data": "python",
-        "steps": 1500,
+        "steps": 2000,
         "batch_size": 50,
         "window": 64,
         "hidden": 128,
@@ -64,7 +64,7 @@ PRESETS = {
         "dropout": 0.0,
         "lr": 3e-3,
         "temperature": 0.7,
-        "prime": "def ",
+        "prime": "\n\ndef ",
         "sample_every": 250,
     },
     "large": {
@@ -77,7 +77,7 @@ PRESETS = {
         "dropout": 0.3,
         "lr": 1e-3,
         "temperature": 0.7,
-        "prime": "def ",
+        "prime": "\n\ndef ",
         "sample_every": 1000,
     },
 }
@@ -140,7 +140,7 @@ def parser() -> cli.Parser:
     add("--hidden", type=cli.positive(int), help="units of an LSTM (128; large 512)")
     add("--layers", type=cli.positive(int), help="LSTMs on top of each other (2; large 3)")
     add("--lr", type=cli.positive(float), help="learning rate (3e-3; large 1e-3)")
-    add("--prime", help='what samples go on from ("def ")')
+    add("--prime", help='what samples go on from (default: a new "def ")')
     add(
         "--temperature",
         type=cli.positive(float),

@@ -1,0 +1,223 @@
+"""DRAW: filters, reading and writing, the bound's two terms, and what depends on what."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import tinygen
+from tinygen import Tensor, grad, no_grad
+from tinygen.gradcheck import gradcheck
+from tinygen.models.draw import DRAW, Attention, filterbank
+
+rng = np.random.default_rng(0)
+
+
+@pytest.fixture
+def model():
+    tinygen.manual_seed(0)
+    return DRAW((2, 6, 5), steps=3, latent_dim=4, hidden=7, read=3, write=2).double()
+
+
+def binary(*shape):
+    return Tensor((rng.random(shape) < 0.4).astype(np.float64))
+
+
+def attention(size, height, width):
+    tinygen.manual_seed(0)
+    return Attention(4, size, height, width).double()
+
+
+def window_at(layer, parameters):
+    """The window of the five numbers (N, 5), whatever the head's weights."""
+    layer.head.weight.data[...] = np.eye(5, layer.head.weight.shape[1])
+    layer.head.bias.data[...] = 0
+    layer.head.bias.data[4] = parameters[0, 4]
+    return layer.window(Tensor(parameters[:, :4]))
+
+
+# ---------------------------------------------------------------------------------- attention
+
+
+def test_filters_are_the_papers():
+    """Equations 19 to 26 as they stand there, with pixels and filters counted from 1."""
+    height, width, n, batch = 7, 11, 4, 3
+    layer = attention(n, height, width)
+    parameters = rng.uniform(-0.5, 0.5, (batch, 5))
+    parameters[:, 4] = parameters[0, 4]
+    vertical, horizontal = layer.filters(window_at(layer, parameters))
+    for k, (gx, gy, log_variance, log_stride, _) in enumerate(parameters):
+        stride = (max(height, width) - 1) / (n - 1) * math.exp(log_stride)
+        for found, length, g in ((horizontal, width, gx), (vertical, height, gy)):
+            g = (length + 1) / 2 * (g + 1)
+            for i in range(1, n + 1):
+                mu = g + (i - n / 2 - 0.5) * stride
+                a = np.arange(1, length + 1)
+                expected = np.exp(-((a - mu) ** 2) / (2 * math.exp(log_variance)))
+                row = found.detach().numpy()[k, 0, i - 1]
+                np.testing.assert_allclose(row, expected / expected.sum(), rtol=1e-10)
+
+
+def test_the_first_window_spans_the_image():
+    layer = attention(5, 9, 9)
+    window = window_at(layer, np.zeros((1, 5)))
+    centres = window.x + layer.offsets * window.stride
+    np.testing.assert_allclose(centres.detach(), [[0, 2, 4, 6, 8]])
+
+
+@pytest.mark.parametrize("centre", [3.0, -40.0, 1e6])
+def test_filters_have_weight_1_wherever_they_are(centre):
+    offsets, pixels = Tensor(np.arange(-1.0, 2)), Tensor(np.arange(8.0))
+    column = [Tensor(np.full((2, 1), v)) for v in (centre, 2.0, -3.0)]
+    rows = filterbank(*column, offsets, pixels).numpy()
+    np.testing.assert_allclose(rows.sum(-1), 1)
+    if centre != 3.0:  # beyond the edge they see the edge
+        np.testing.assert_allclose(rows[..., 0 if centre < 0 else -1], 1)
+
+
+def test_narrow_filters_pick_pixels_and_the_gain_scales():
+    layer = attention(3, 9, 9)
+    parameters = np.array([[0.0, 0.2, -20.0, math.log(0.5), math.log(3.0)]])
+    image = rng.random((1, 2, 9, 9))  # centre (4, 5), every second pixel
+    patch = layer.read(window_at(layer, parameters), Tensor(image)).detach().numpy()
+    np.testing.assert_allclose(patch, 3 * image[:, :, 3:8:2, 2:7:2])
+
+
+def test_a_window_moves_with_the_image():
+    layer = attention(3, 20, 20)
+    here = np.array([[0.1, -0.1, -0.7, math.log(0.2), 0.0]])
+    there = here + np.array([2 / 21, -4 / 21, 0, 0, 0])  # a pixel to the right, two up
+    image = np.zeros((1, 1, 20, 20))
+    image[..., 6:13, 7:14] = rng.random((7, 7))
+    moved = np.roll(image, (-2, 1), (2, 3))
+    first, second = (
+        layer.read(window_at(layer, p), Tensor(x)).detach().numpy()
+        for p, x in ((here, image), (there, moved))
+    )
+    assert first.std() > 0.01
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+
+
+def test_writing_is_the_transpose_of_reading():
+    """<read(x), w> / γ = γ <x, write(w)>."""
+    layer = attention(3, 5, 8)
+    parameters = rng.uniform(-0.5, 0.5, (2, 5))
+    parameters[:, 4] = 0.7
+    window = window_at(layer, parameters)
+    x, w = rng.random((2, 2, 5, 8)), rng.random((2, 2, 3, 3))
+    read, written = layer.read(window, Tensor(x)), layer.write(window, Tensor(w))
+    a = (read.detach().numpy() * w).sum((1, 2, 3)) / math.exp(0.7)
+    b = (written.detach().numpy() * x).sum((1, 2, 3)) * math.exp(0.7)
+    np.testing.assert_allclose(a, b)
+
+
+@pytest.mark.parametrize("what", ["read", "write"])
+def test_gradients_of_reading_and_writing(what):
+    layer = attention(2, 4, 5)
+    images = rng.random((2, 2, 4, 5) if what == "read" else (2, 2, 2, 2))
+
+    def through(h, images):
+        return getattr(layer, what)(layer.window(h), images)
+
+    gradcheck(through, [rng.standard_normal((2, 4)), images], order=1)
+    layer.window(Tensor(np.ones((1, 4)))).log_gain.sum().backward()
+    assert layer.head.weight.grad is not None
+
+
+# ----------------------------------------------------------------------------------- the model
+
+
+@pytest.mark.parametrize(("read", "write"), [(3, 2), (None, None), (1, None), (None, 4)])
+def test_shapes_with_and_without_attention(read, write):
+    tinygen.manual_seed(0)
+    model = DRAW((3, 6, 5), steps=2, latent_dim=4, hidden=7, read=read, write=write)
+    x = Tensor((rng.random((2, 3, 6, 5)) < 0.5).astype(np.float32))
+    minus_log_p, kl = model(x)
+    assert minus_log_p.shape == (2,)
+    assert kl.shape == (2, 2)
+    (minus_log_p.mean() + kl.mean()).backward()
+    assert all(np.isfinite(p.grad.numpy()).all() for p in model.parameters())
+    *_, last = model.draw(tinygen.randn(2, 4, 4))
+    assert last.canvas.shape == (4, 3, 6, 5)
+    assert (last.write is None) == (write is None)
+    assert last.kl is last.read is None
+
+
+def test_the_bound_in_closed_form(model):
+    """With a posterior and a canvas that depend on nothing, both of its terms are known."""
+    for parameter in (model.posterior.weight, model.patch.weight, model.patch.bias):
+        parameter.data[...] = 0
+    mean, log_std = rng.standard_normal((2, 4))
+    model.posterior.bias.data[...] = np.concatenate([mean, log_std])
+    model.blank.data[...] = logits = rng.standard_normal((2, 6, 5))
+    x = binary(3, 2, 6, 5)
+    minus_log_p, kl = model(x)
+    expected = (mean**2 + np.exp(2 * log_std) - 2 * log_std - 1).sum() / 2
+    np.testing.assert_allclose(kl.detach(), np.full((3, 3), expected))  # at each step, in full
+    p = 1 / (1 + np.exp(-logits))
+    expected = -np.log(np.where(x.numpy() == 1, p, 1 - p)).sum((1, 2, 3))
+    np.testing.assert_allclose(minus_log_p.detach(), expected)
+
+
+def test_the_kl_is_that_of_the_codes_drawn(model):
+    """E[log q(z) - log p(z)] over many draws, for a posterior that reads the image."""
+    model.posterior.weight.data[...] *= 3
+    x = Tensor(np.repeat(binary(1, 2, 6, 5).numpy(), 4000, 0))
+    with no_grad():
+        first = next(iter(model.look(x)))
+        z, kl = first.z.numpy(), first.kl.numpy()
+    mean, std = z.mean(0), z.std(0)
+    by_sample = ((z**2 - ((z - mean) / std) ** 2) / 2 - np.log(std)).sum(1)
+    assert kl[0] > 0.05
+    assert np.ptp(kl) < 1e-12
+    assert by_sample.mean() == pytest.approx(kl[0], abs=4 * by_sample.std() / math.sqrt(4000))
+
+
+def test_drawing_from_the_same_codes_paints_the_same_picture(model):
+    with no_grad():
+        looked = list(model.look(binary(2, 2, 6, 5)))
+        drawn = list(model.draw(Tensor(np.stack([g.z.numpy() for g in looked]))))
+    for a, b in zip(looked, drawn, strict=True):
+        np.testing.assert_array_equal(a.canvas.numpy(), b.canvas.numpy())
+        np.testing.assert_array_equal(a.write.x.numpy(), b.write.x.numpy())
+
+
+def test_each_glimpse_has_noise_of_its_own_and_knows_none_to_come(model):
+    x = binary(2, 2, 6, 5)
+    noise = Tensor(rng.standard_normal((3, 2, 4)), requires_grad=True)
+    for t, glimpse in enumerate(model.look(x, noise)):
+        of_canvas = grad(glimpse.canvas.sum(), noise, retain_graph=True).numpy()
+        assert of_canvas.any((1, 2)).tolist() == [i <= t for i in range(3)]
+        of_kl = grad((glimpse.kl + 0 * noise.sum()).sum(), noise, retain_graph=True).numpy()
+        assert of_kl.any((1, 2)).tolist() == [i < t for i in range(3)]
+
+
+def test_gradients_of_the_bound(model):
+    """Along a random direction in each parameter, by central differences."""
+    x, noise = binary(2, 2, 6, 5), Tensor(rng.standard_normal((3, 2, 4)))
+
+    def loss():
+        minus_log_p, kl = model(x, noise)
+        return minus_log_p.sum() + kl.sum()
+
+    loss().backward()
+    for name, leaf in model.named_parameters():
+        direction, value, step = rng.standard_normal(leaf.shape), leaf.data.copy(), 1e-6
+        ends = []
+        for sign in (1, -1):
+            leaf.data[...] = value + sign * step * direction
+            ends.append(loss().item())
+        leaf.data[...] = value
+        slope = (ends[0] - ends[1]) / (2 * step)
+        found = (leaf.grad.numpy() * direction).sum()
+        assert found == pytest.approx(slope, rel=1e-5, abs=1e-6), name
+
+
+def test_mistakes_are_named(model):
+    with pytest.raises(ValueError, match=r"images \(2, 1, 6, 5\); expected .* \(N, 2, 6, 5\)"):
+        model(binary(2, 1, 6, 5))
+    for name in ("steps", "read", "write"):
+        with pytest.raises(ValueError, match=f"DRAW: {name}=0; expected at least 1"):
+            DRAW((1, 4, 4), **{name: 0})
