@@ -122,7 +122,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = build(**architecture).to(settings["device"])
     resumed = run.checkpoint.exists()
     if not resumed:
-        set_scales(model, Tensor(loader.batch(0).images).to(settings["device"]))
+        pixels = Tensor(loader.batch(0).images).to(settings["device"])
+        model.start_from(binarize(pixels))
     saved = {
         "model": "iaf",
         "config": architecture,
@@ -211,12 +212,6 @@ def build(
     model = FlowVAE(*parts, latent_dim, posterior)
     normalise_weights(model)
     return model
-
-
-def set_scales(model: FlowVAE, pixels: Tensor) -> None:
-    """The first batch through the model sets the lengths of its weights (`normalise_weights`)."""
-    with no_grad():
-        model.log_weights(binarize(pixels))
 
 
 def train(settings: dict, run: RunFolder, loader: DataLoader, saved: dict, done: int) -> None:

@@ -193,6 +193,21 @@ def test_a_block_without_resizing_starts_as_the_identity_plus_a_tenth():
         np.testing.assert_allclose(block(x).data, expected.data, rtol=1e-6)
 
 
+def test_the_first_batch_sets_the_scales_and_the_posterior_starts_near_the_prior():
+    model = vae()
+    normalise_weights(model)
+    x = binary(200)
+    model.start_from(x)
+    with tg.no_grad():
+        code = model.encoder(x).data
+        kl = model.log_weights(x)[1]
+        np.testing.assert_allclose(code.std(0), 0.1, rtol=1e-3)
+        np.testing.assert_allclose(code.mean(0), 0, atol=1e-3)
+        logits = model.decoder(Tensor(draw(500, 4).astype(np.float32))).data
+    assert 0.7 < logits.std() < 1.3
+    assert kl.mean().item() < 3
+
+
 def test_it_learns():
     model = vae()
     x = binary(64)
