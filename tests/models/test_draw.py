@@ -145,6 +145,40 @@ def test_shapes_with_and_without_attention(read, write):
     assert last.kl is last.read is None
 
 
+def test_the_recurrence_is_the_papers():
+    """Equations 3 to 8 in PyTorch, without attention."""
+    torch = pytest.importorskip("torch")
+    tinygen.manual_seed(0)
+    model = DRAW((1, 4, 3), steps=3, latent_dim=2, hidden=5, read=None, write=None).double()
+    model.blank.data[...] = rng.standard_normal((1, 4, 3))
+    x, noise = binary(2, 1, 4, 3), rng.standard_normal((3, 2, 2))
+    minus_log_p, kl = model(x, Tensor(noise))
+
+    weights = {k: torch.tensor(v.numpy()) for k, v in model.state_dict().items()}
+    cells = {"encoder": torch.nn.LSTMCell(29, 5), "decoder": torch.nn.LSTMCell(2, 5)}
+    for name, cell in cells.items():
+        own = {k: weights[f"{name}.{k}"] for k in cell.state_dict()}
+        cell.double().load_state_dict(own)
+
+    def linear(name, h):
+        return h @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    picture = torch.tensor(x.numpy()).flatten(1)
+    canvas = weights["blank"].flatten().expand(2, 12)
+    encoder = decoder = (torch.zeros(2, 5).double(), torch.zeros(2, 5).double())
+    for t in range(3):
+        read = torch.cat([picture, picture - torch.sigmoid(canvas), decoder[0]], 1)
+        encoder = cells["encoder"](read, encoder)
+        mean, log_std = linear("posterior", encoder[0]).chunk(2, 1)
+        decoder = cells["decoder"](mean + log_std.exp() * torch.tensor(noise[t]), decoder)
+        canvas = canvas + linear("patch", decoder[0])
+        own = ((mean**2 + (2 * log_std).exp() - 1) / 2 - log_std).sum(1)
+        np.testing.assert_allclose(kl[t].detach(), own.detach())
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    expected = loss(canvas, picture, reduction="none").sum(1)
+    np.testing.assert_allclose(minus_log_p.detach(), expected.detach())
+
+
 def test_the_bound_in_closed_form(model):
     """With a posterior and a canvas that depend on nothing, both of its terms are known."""
     for parameter in (model.posterior.weight, model.patch.weight, model.patch.bias):
