@@ -3,10 +3,11 @@
     python benchmarks/models.py            # a few minutes on 2 cores
     python benchmarks/models.py --quick
 
-A twin is the same network, built by the same lines (tinygen's `nn` has PyTorch's interface), with
-the same batch, optimizers and schedule: D on a real and a generated batch, then G. PyTorch runs
-eagerly with its defaults (contiguous memory) and with channels-last memory; its Adam is the
-fastest it has on the CPU (`fused=True`).
+A twin is the same network with the same batch, optimizers and schedule, built by the same lines
+where that is possible (tinygen's `nn` has PyTorch's interface). DCGAN: D on a real and a generated
+batch, then G. IAF: the sampled bound, weight norm, Adamax, averaged weights. PyTorch runs eagerly
+with its defaults (contiguous memory) and with channels-last memory; its Adam is the fastest it has
+on the CPU (`fused=True`).
 """
 
 from __future__ import annotations
@@ -34,11 +35,25 @@ class DCGAN:
     latent_dim: int = 100
 
 
+@dataclass(frozen=True)
+class IAF:
+    """Sizes of a VAE with an inverse autoregressive flow: the CPU preset of examples/iaf.py."""
+
+    batch_size: int = 100
+    pixels: int = 784
+    hidden: int = 300
+    latent_dim: int = 32
+    context: int = 64
+    flow_steps: int = 2
+    width: int = 320
+
+
 CASES: dict[str, Any] = {
     "mlp 8-32-32-1, batch 32": (8, 32, 32, 1, 32),
     "mlp 8-256-256-1, batch 128": (8, 256, 256, 1, 128),
     "dcgan 28x28, batch 128": DCGAN(28, 1, 32, 256, 128),
     "dcgan 64x64, batch 64": DCGAN(64, 3, 64, None, 64),
+    "iaf 28x28, batch 100": IAF(),
 }
 
 
@@ -151,10 +166,113 @@ def mlp_step(name: str, sizes: tuple[int, ...]):
     return step
 
 
+def torch_iaf(c: IAF):
+    """The network of `tinygen.models.iaf` in PyTorch, with its own weight norm: a function of
+    binary images that returns log p(x|z) and the sampled KL, and its parameters."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+    from torch.nn.utils.parametrizations import weight_norm
+
+    class Masked(nn.Linear):
+        def __init__(self, before, after, strict=False):
+            super().__init__(len(before), len(after))
+            low, high = before[None, :], after[:, None]
+            self.register_buffer("mask", ((low < high) if strict else (low <= high)).float())
+            self.weight.data.mul_(self.mask)
+
+        def forward(self, x):
+            return F.linear(x, self.weight * self.mask, self.bias)
+
+    def dense(before, after):
+        h = c.hidden
+        inner = [nn.Linear(before, h), nn.ELU(), nn.Linear(h, h), nn.ELU(), nn.Linear(h, after)]
+        return nn.Sequential(*inner)
+
+    def made(reverse):
+        own = torch.arange(1, c.latent_dim + 1)
+        own = own.flip(0) if reverse else own
+        inner = torch.arange(c.width) % c.latent_dim
+        first = torch.cat([own, torch.zeros(c.context, dtype=int)])
+        layers = [Masked(first, inner), nn.ELU(), Masked(inner, inner), nn.ELU()]
+        return nn.Sequential(*layers, Masked(inner, own.repeat(2), strict=True))
+
+    encoder = dense(c.pixels, 2 * c.latent_dim + c.context)
+    decoder = dense(c.latent_dim, c.pixels)
+    flow = nn.ModuleList(made(t % 2 == 1) for t in range(c.flow_steps))
+    net = nn.ModuleList([encoder, decoder, flow])
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear):
+            weight_norm(layer)
+
+    def log_weights(x):
+        mean, log_std, h = encoder(x).split([c.latent_dim, c.latent_dim, c.context], 1)
+        noise = torch.randn_like(mean)
+        z = mean + log_std.exp() * noise
+        log_ratio = -(0.5 * noise**2 + log_std).sum(1)
+        for step in flow:
+            m, s = step(torch.cat([z, h], 1)).chunk(2, 1)
+            keep = torch.sigmoid(s + 1.5)
+            z = keep * z + (1 - keep) * m
+            log_ratio = log_ratio - F.logsigmoid(s + 1.5).sum(1)
+        losses = F.binary_cross_entropy_with_logits(decoder(z), x, reduction="none")
+        return -losses.sum(1), log_ratio + (0.5 * z**2).sum(1)
+
+    return log_weights, net
+
+
+def tinygen_iaf(c: IAF):
+    """The same, from the library."""
+    from tinygen.models import iaf
+
+    code = 2 * c.latent_dim + c.context
+    networks = iaf.dense_networks((1, 1, c.pixels), code, c.latent_dim, hidden=c.hidden)
+    flow = iaf.IAF(c.latent_dim, c.context, steps=c.flow_steps, width=c.width)
+    net = iaf.FlowVAE(*networks, c.latent_dim, flow)
+    iaf.normalise_weights(net)
+    return lambda x: net.log_weights(x.reshape(len(x), 1, 1, c.pixels)), net
+
+
+def iaf_step(name: str, c: IAF):
+    """One training step: pixels drawn anew, the sampled bound, Adamax, averaged weights."""
+    lib, _, optim, _ = library(name)
+    lib.manual_seed(0)
+    log_weights, net = (tinygen_iaf if name == "tinygen" else torch_iaf)(c)
+    rng = np.random.default_rng(0)
+    pixels = lib.tensor(rng.random((c.batch_size, c.pixels), dtype=np.float32))
+    parameters = list(net.parameters())
+    if name == "tinygen":
+        from tinygen.distributions import binarize
+
+        optimizer = optim.Adamax(parameters, lr=2e-3)
+        update = optim.ExponentialMovingAverage(parameters, 0.999).update
+    else:
+        binarize = lib.bernoulli
+        optimizer = optim.Adamax(parameters, lr=2e-3, foreach=True)
+        averages = [p.detach().clone() for p in parameters]
+
+        def update():
+            lib._foreach_lerp_(averages, [p.detach() for p in parameters], 0.001)
+
+    def step():
+        log_px, kl = log_weights(binarize(pixels))
+        loss = kl.mean() - log_px.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        update()
+        return float(loss.item())
+
+    return step
+
+
+STEPS = {DCGAN: dcgan_step, IAF: iaf_step, tuple: mlp_step}
+
+
 def answer(name: str, request: dict[str, Any]) -> dict[str, Any]:
     """In the worker: time one case."""
     case = CASES[request["case"]]
-    step = dcgan_step(name, case) if isinstance(case, DCGAN) else mlp_step(name, case)
+    step = STEPS[type(case)](name, case)
     timing = time_call(step, seconds=request["seconds"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"peak_mb": peak / 1024, **timing}
@@ -177,7 +295,7 @@ def main() -> None:
             found[name] = worker.ask(case=case, seconds=seconds)
             worker.close()
         results["cases"][case] = found
-        batch = sizes.batch_size if isinstance(sizes, DCGAN) else sizes[-1]
+        batch = sizes[-1] if isinstance(sizes, tuple) else sizes.batch_size
         torch = found["torch"]["median"]
         for name, r in found.items():
             rows.append([
