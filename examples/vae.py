@@ -59,7 +59,7 @@ SMALL = {
     "data": "fashion-small",
     "image_size": None,  # 28 for the sets that are, else 32
     "binarize": "dynamic",
-    "steps": 4000,
+    "steps": 6000,
     "batch_size": 100,
     "net": "mlp",
     "hidden": [500],
@@ -288,7 +288,7 @@ def save_samples(settings: dict, run: RunFolder, step: int, vae: VAE) -> None:
 
 
 def save(path: Path, *rows: Tensor, columns: int | None = None) -> None:
-    """Images in [0, 1] as a grid; of several sets, each is a row (or as many as it needs)."""
+    """Images in [0, 1] as a grid, one set after the other."""
     images = np.concatenate([x.cpu().numpy() for x in rows])
     pictures.save_png(path, pictures.grid(images, columns=columns, value_range=(0, 1)))
 
@@ -325,15 +325,13 @@ def draw_repairs(settings: dict, run: RunFolder, vae: VAE, x: Tensor) -> None:
     numbers = RandomNumbers(settings["seed"]).fork("repairs")
     flips = binarize(Tensor(np.full(x.shape, 0.1, np.float32)), generator=numbers).to(x.device)
     noisy = (x - flips).abs()
-    once = vae.denoise(noisy, 1)
-    save(run.path / "denoising.png", x, noisy, once, vae.denoise(once, 4), columns=len(x))
+    clean = [vae.denoise(noisy, 0.1, steps, generator=numbers) for steps in (1, 5, 20)]
+    save(run.path / "denoising.png", x, noisy, *clean, columns=len(x))
 
-    known = np.zeros(x.shape[1:], np.float32)
-    known[:, : x.shape[2] // 2] = 1
-    mask = Tensor(known).to(x.device)
-    filled = [vae.inpaint(x, mask > 0, generator=numbers) for _ in range(4)]
-    missing = x * mask + (1 - mask) * 0.5
-    save(run.path / "inpainting.png", x, missing, *filled, columns=len(x))
+    known = np.zeros(x.shape[1:], bool)
+    known[:, : x.shape[2] // 2] = True
+    filled = [vae.inpaint(x, known, 50, generator=numbers) for _ in range(4)]
+    save(run.path / "inpainting.png", x, *filled, columns=len(x))
 
 
 def draw_manifold(run: RunFolder, vae: VAE) -> None:

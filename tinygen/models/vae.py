@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -198,36 +198,63 @@ class VAE(nn.Module):
         with no_grad():
             return self.decode(Tensor(draw((n, self.latent_dim), device=device))).mean
 
-    def denoise(self, x: Tensor, steps: int = 5) -> Tensor:
-        """x after `steps` rounds through the code: it moves to where the model expects images."""
-        for _ in range(steps):
-            x = self.reconstruct(x)
-        return x
-
-    def inpaint(
+    def denoise(
         self,
         x: Tensor,
-        known: Any,
+        flipped: float = 0.1,
         steps: int = 20,
         *,
         generator: random.Generator | None = None,
     ) -> Tensor:
-        """x with the pixels that are not `known` (a mask that broadcasts) filled in.
+        """The probabilities that pixels were ones, given that each of x was flipped by chance.
 
-        Samples z ~ q(z|x) and then the unknown pixels ~ p(x|z), `steps` times: a Markov chain
-        towards p(unknown | known) (Rezende et al. 2014, arXiv 1401.4082, appendix F). What comes
-        back are the probabilities of its last round. The unknown pixels start as noise.
+        `flipped` is that chance, between 0 and ½. See `restore`.
         """
-        known = known.data if isinstance(known, Tensor) else known
-        noise = Bernoulli(F.expand(Tensor(np.zeros(1, x.dtype)).to(x.device), x.shape))
+        return self.restore(x, np.full(x.shape[1:], flipped), steps, generator=generator)
+
+    def inpaint(
+        self,
+        x: Tensor,
+        known: np.ndarray,
+        steps: int = 20,
+        *,
+        generator: random.Generator | None = None,
+    ) -> Tensor:
+        """x with the pixels that are not `known` (a mask that broadcasts) as probabilities of 1.
+
+        What x holds there is not looked at. See `restore`.
+        """
+        return self.restore(x, np.where(known, 0.0, 0.5), steps, generator=generator)
+
+    def restore(
+        self,
+        x: Tensor,
+        flipped: np.ndarray,
+        steps: int = 20,
+        *,
+        generator: random.Generator | None = None,
+    ) -> Tensor:
+        """Images whose pixels were flipped with these probabilities: 0 is known, ½ is missing.
+
+        A Markov chain towards p(image | x), in each of `steps` rounds z ~ q(z|image) and then
+        image ~ p(image|z, x) ∝ p(image|z) p(x|image), which adds (2x - 1) log((1 - f) / f) to the
+        logits. Returns the probabilities of its last round. (For missing pixels: Rezende et al.
+        2014, arXiv 1401.4082, appendix F.)
+        """
+        if steps < 1 or not ((flipped >= 0) & (flipped <= 0.5)).all():
+            raise ValueError(
+                f"VAE: steps={steps}, flipped {flipped.min()} to {flipped.max()}: expected at "
+                "least one step, and probabilities from 0 to 0.5"
+            )
+        with np.errstate(divide="ignore"):
+            weight = Tensor(np.log((1 - flipped) / flipped).astype(x.dtype)).to(x.device)
+        evidence = (x * 2 - 1) * weight
         with no_grad():
-            x = F.where(known, x, noise.sample(generator=generator))
-            for step in range(steps):
-                z = self.encode(x).sample(generator=generator)
-                p = self.decode(z)
-                last = step == steps - 1
-                x = F.where(known, x, p.mean if last else p.sample(generator=generator))
-        return x
+            pixels = Bernoulli(evidence)
+            for _ in range(steps):
+                z = self.encode(pixels.sample(generator=generator)).sample(generator=generator)
+                pixels = Bernoulli(self.decode(z).logits + evidence)
+            return pixels.mean
 
     def kl_by_latent(self, x: Tensor) -> np.ndarray:
         """KL(q(z|x) ‖ p(z)) of each latent, averaged over the images: (latent_dim,)."""
