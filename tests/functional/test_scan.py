@@ -35,7 +35,7 @@ def function_of(kind, module=F):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(size=st.fixed_dictionaries(SIZES))
 def test_values_and_gradients_of_two_orders(kind, size):
     check_op(function_of(kind), problem(kind, **size), lambda *x: function_of(kind, scan)(*x)[0])
@@ -74,7 +74,7 @@ def conv_problem(n=2, inputs=3, outputs=2, height=4, width=5, taps=5, seed=0):
     return [values(shape, seed + i) for i, shape in enumerate(shapes)]
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     taps=st.sets(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1),
     padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),

@@ -28,7 +28,6 @@ from .. import nn
 from ..device import array_module
 from ..functional.checks import Size, sizes
 from ..nn.masked import shift_down
-from ..tensor import Tensor
 
 __all__ = ["KINDS", "PixelRNN", "binarise", "bits_per_dim", "quantise"]
 
@@ -232,12 +231,10 @@ def bits_per_dim(nats: float, dims: int) -> float:
 
 
 def quantise(images, levels: int):
-    """Pixels in [0, 1] to the nearest of 0, ..., levels - 1, in the same dtype."""
-    data = images.data if isinstance(images, Tensor) else images
-    levels_of = array_module(data).rint(data * (levels - 1))
-    return Tensor(levels_of) if isinstance(images, Tensor) else levels_of
+    """Arrays of pixels in [0, 1] to the nearest of 0, ..., levels - 1, in the same dtype."""
+    return array_module(images).rint(images * (levels - 1))
 
 
 def binarise(images, uniform):
-    """Pixels in [0, 1] as probabilities of a 1, drawn by numbers `uniform` on [0, 1): 0 or 1."""
+    """Arrays of pixels in [0, 1] as probabilities of a 1, drawn by `uniform` on [0, 1): 0 or 1."""
     return (uniform < images).astype(images.dtype)
