@@ -25,7 +25,6 @@ import numpy as np
 
 from .. import functional as F
 from .. import nn
-from ..device import array_module
 from ..functional.checks import Size, sizes
 from ..nn.masked import shift_down
 
@@ -232,7 +231,7 @@ def bits_per_dim(nats: float, dims: int) -> float:
 
 def quantise(images, levels: int):
     """Arrays of pixels in [0, 1] to the nearest of 0, ..., levels - 1, in the same dtype."""
-    return array_module(images).rint(images * (levels - 1))
+    return (images * (levels - 1) + 0.5).astype(np.uint8).astype(images.dtype)
 
 
 def binarise(images, uniform):
