@@ -16,8 +16,8 @@ from collections import Counter
 
 import numpy as np
 
+from .. import creation, nn, random
 from .. import functional as F
-from .. import nn, random
 from ..autograd import no_grad
 from ..tensor import Tensor
 
@@ -84,8 +84,9 @@ class CharRNN(nn.Module):
     def start(self, n: int) -> State:
         """The state of n streams before their first character: zeros."""
         (layers, hidden), weight = self.shape_of_state, self.head.weight
-        h, c = np.zeros((2, layers, n, hidden), weight.dtype)
-        return Tensor(h).to(weight.device), Tensor(c).to(weight.device)
+        options = {"dtype": weight.dtype, "device": weight.device}
+        h, c = (creation.zeros(layers, n, hidden, **options) for _ in "hc")
+        return h, c
 
     def forward(self, index, state: State):
         output, state = self.lstm(self.embedding(index), state)

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import creation, nn, random
 from .. import functional as F
-from .. import nn, random
 from ..tensor import Tensor
 
 __all__ = ["DRAW", "Attention", "Glimpse", "Window", "filterbank"]
@@ -187,7 +187,7 @@ class DRAW(nn.Module):
     def _start(self, n: int):
         """The blank canvas for n images, and the state of an LSTM before the first step."""
         weight = self.posterior.weight
-        zeros = Tensor(np.zeros((n, self.hidden), weight.dtype)).to(weight.device)
+        zeros = creation.zeros(n, self.hidden, dtype=weight.dtype, device=weight.device)
         return F.expand(self.blank, n, *self.image_shape), (zeros, zeros)
 
     def _paint(self, canvas, decoder, z):
