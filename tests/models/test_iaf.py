@@ -49,7 +49,7 @@ def lively(flow):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_steps_jacobian_is_triangular_and_log_det_is_its_determinants(gated, reverse):
     tg.manual_seed(0)
-    step = lively(IAFStep(D, H, [16, 16], gated=gated, reverse=reverse))
+    step = lively(IAFStep(nn.MADE(D, [16, 16], context_features=H, reverse=reverse), gated=gated))
     z, h = draw(D), draw(H, seed=1)
     found = jacobian(step, z, h)
     before, after = np.tril(found, -1), np.triu(found, 1)

@@ -33,6 +33,7 @@ __all__ = [
     "IAF",
     "FlowVAE",
     "IAFStep",
+    "ImportanceSampled",
     "conv_networks",
     "dense_networks",
     "free_bits",
@@ -44,23 +45,15 @@ SCALE = 0.1  # of m and s in the affine step
 
 
 class IAFStep(nn.Module):
-    """One step f: (z (N, D), context (N, H)) -> (f(z), log |det ∂f/∂z| (N,)).
+    """One step f: (z (N, D, ...), context) -> (f(z), log |det ∂f/∂z| (N,)).
 
-    Gated (`F.iaf_gate`) or affine (`F.iaf_affine`), with m and s from a MADE.
+    Gated (`F.iaf_gate`) or affine (`F.iaf_affine`); m and s (N, 2D, ...) are what the
+    autoregressive `net` makes of z and the context: an `nn.MADE`, or a `MaskedConvs` for maps.
     """
 
-    def __init__(
-        self,
-        latent_dim: int,
-        context_features: int,
-        hidden: Sequence[int],
-        *,
-        gated: bool = True,
-        reverse: bool = False,
-    ):
+    def __init__(self, net: nn.Module, *, gated: bool = True):
         super().__init__()
-        self.gated = gated
-        self.net = nn.MADE(latent_dim, hidden, context_features=context_features, reverse=reverse)
+        self.net, self.gated = net, gated
 
     def forward(self, z, context=None):
         ms = self.net(z, context)
@@ -72,7 +65,7 @@ class IAFStep(nn.Module):
         """The z with f(z) = y, in D passes: each makes one number more right, the first in order
         first, since m and s of a number depend on right ones only."""
         z = y
-        for _ in range(y.shape[1]):
+        for _ in range(math.prod(y.shape[1:])):
             m, s = F.split(self.net(z, context), y.shape[1], 1)
             if self.gated:
                 keep = F.sigmoid(s + FORGET_BIAS)
@@ -97,10 +90,13 @@ class IAF(nn.Module):
         super().__init__()
         if steps < 1:
             raise ValueError(f"IAF: steps={steps}; at least 1")
-        self.steps = nn.ModuleList(
-            IAFStep(latent_dim, context_features, [width, width], gated=gated, reverse=t % 2 == 1)
+        nets = (
+            nn.MADE(
+                latent_dim, [width, width], context_features=context_features, reverse=t % 2 == 1
+            )
             for t in range(steps)
         )
+        self.steps = nn.ModuleList(IAFStep(net, gated=gated) for net in nets)
 
     def forward(self, z, context=None):
         total = 0.0
@@ -116,7 +112,34 @@ class IAF(nn.Module):
         return y
 
 
-class FlowVAE(nn.Module):
+class ImportanceSampled(nn.Module):
+    """A model with `log_weights(x, k)`: log p(x|z) (k, N) and log q - log p of the latents, (k, N)
+    or, in groups, (k, N, groups). `binary` says whether its pixels are 0 or 1."""
+
+    binary = True
+
+    def log_likelihood(
+        self, x, k: int = 128, *, rows: int = 2000, generator: Generator | None = None
+    ) -> np.ndarray:
+        """Estimates of log p(x) by k importance samples, (N,) float64, a lower bound on average.
+
+        `rows` codes are decoded at a time; no more than that is in memory.
+        """
+        check_samples(k)
+        estimates = []
+        with no_grad():
+            for part in x.split(rows):
+                running, at_once = LogMeanExp(), max(1, rows // len(part))
+                for done in range(0, k, at_once):
+                    n = min(at_once, k - done)
+                    log_px, log_ratio = self.log_weights(part, n, generator=generator)
+                    of_groups = tuple(range(2, log_ratio.ndim))
+                    running.add(log_px - F.sum(log_ratio, of_groups))
+                estimates.append(running.value())
+        return np.concatenate(estimates)
+
+
+class FlowVAE(ImportanceSampled):
     """A VAE of binary images with an IAF, or with the Gaussian posterior alone (`flow` None).
 
     `encoder`: images (N, C, H, W) -> (N, 2D + H), which holds μ, log σ and the context, H being
@@ -132,15 +155,16 @@ class FlowVAE(nn.Module):
     def start_from(self, x) -> None:
         """Set the scales of a model with `normalise_weights` by its first batch of images.
 
-        Every layer's outputs then have mean 0 and variance 1, the encoder's a tenth of that
-        spread: the posterior starts close to the prior, not at a KL of 100 nats.
+        Every layer's outputs then have mean 0 and variance 1, those of the encoder and of the
+        flow's nets a tenth of that spread: the posterior starts close to the prior, not at a KL
+        of 100 nats, and the flow close to one fixed scale.
         """
         with no_grad():
             self.encoder(x)
-            head = self.encoder[-1]
-            head.weight_g.mul_(0.1)
-            head.bias.mul_(0.1)
+            _shrink(self.encoder[-1])
             self.log_weights(x)
+            for step in () if self.flow is None else self.flow.steps:
+                _shrink(step.net.net[-1])
 
     def posterior(self, x, k: int = 1, *, generator: Generator | None = None):
         """k samples for each image: z and log q(z|x), (k·N, D) and (k·N,), the first samples of
@@ -172,25 +196,6 @@ class FlowVAE(nn.Module):
         log_ratio = log_q - per_example(Normal().log_prob(z))
         return F.reshape(log_px, (k, len(x))), F.reshape(log_ratio, (k, len(x)))
 
-    def log_likelihood(
-        self, x, k: int = 128, *, rows: int = 2000, generator: Generator | None = None
-    ) -> np.ndarray:
-        """Estimates of log p(x) by k importance samples, (N,) float64, a lower bound on average.
-
-        `rows` codes are decoded at a time; no more than that is in memory.
-        """
-        check_samples(k)
-        estimates = []
-        with no_grad():
-            for part in x.split(rows):
-                running, at_once = LogMeanExp(), max(1, rows // len(part))
-                for done in range(0, k, at_once):
-                    n = min(at_once, k - done)
-                    log_px, log_ratio = self.log_weights(part, n, generator=generator)
-                    running.add(log_px - log_ratio)
-                estimates.append(running.value())
-        return np.concatenate(estimates)
-
     def reconstruct(self, x, *, generator: Generator | None = None):
         """The pixels' probabilities for one sample of the posterior, (N, C, H, W)."""
         with no_grad():
@@ -202,6 +207,11 @@ class FlowVAE(nn.Module):
         draw = (generator or random.default_generator()).normal
         with no_grad():
             return self.decode(Tensor(draw((n, self.latent_dim), device=device))).mean
+
+
+def _shrink(layer: nn.Module) -> None:
+    layer.weight_g.mul_(0.1)
+    layer.bias.mul_(0.1)
 
 
 def free_bits(kl, least: float):
@@ -292,6 +302,9 @@ def normalise_weights(module: nn.Module) -> None:
     """Weight norm for every layer, whose outputs the first batch through it will set to mean 0
     and variance 1 (Salimans & Kingma 2016, section 3): `FlowVAE.start_from`."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.MaskedConv2d):
+            if isinstance(layer, nn.MaskedConv2d) and layer.mask is not None:
+                with no_grad():  # what the mask takes out must not count in the length
+                    layer.weight.mul_(layer.mask)
             out = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
             weight_norm(layer, dim=out, data_dependent_init=True)

@@ -1,0 +1,152 @@
+"""The ResNet VAE: the flow's triangle over maps, its bound, both ways through the layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+from tinygen import Tensor, grad
+from tinygen.models.iaf import IAFStep, free_bits, normalise_weights
+from tinygen.models.resnet_vae import MaskedConvs, ResNetVAE
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def jacobian(function, z):
+    """d f(z)_i / d z_j over all numbers of one image, in reading order: pixels, then channels."""
+    leaf = Tensor(z, requires_grad=True)
+    y = function(leaf)
+    rows = []
+    for c, i, j in sorted(np.ndindex(y.shape[1:]), key=lambda index: (*index[1:], index[0])):
+        g = grad(y[0, c, i, j], leaf, retain_graph=True).data[0]
+        rows.append(g.transpose(1, 2, 0).reshape(-1))
+    return np.stack(rows)
+
+
+def net(reverse=False, latent_maps=3, hidden=(6, 6)):
+    tg.manual_seed(0)
+    found = MaskedConvs(latent_maps, hidden, reverse=reverse)
+    normalise_weights(found)
+    return found.double()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("hidden", [(6,), (3, 6)])
+def test_the_triangle_over_pixels_and_channels_is_exactly_zero(reverse, hidden):
+    flow, z = net(reverse, hidden=hidden), draw(1, 3, 3, 2)
+    context = Tensor(draw(1, hidden[0], 3, 2, seed=1))
+    ms = lambda part: lambda z: flow(z, context)[:, part]  # noqa: E731
+    for part in (slice(0, 3), slice(3, 6)):
+        found = jacobian(ms(part), z)
+        after = np.tril(found) if reverse else np.triu(found)
+        assert (after == 0).all()
+        # Neighbours in the order: the latent just before it, in the same pixel.
+        assert (np.diag(found, 1 if reverse else -1).reshape(-1)[:2] != 0).all()
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_log_det_and_inverse_of_a_step_over_maps(gated, reverse):
+    step, z = IAFStep(net(reverse), gated=gated), draw(1, 3, 3, 2)
+    context = Tensor(draw(1, 6, 3, 2, seed=1))
+    with tg.no_grad():
+        step(Tensor(draw(40, 3, 3, 2)), Tensor(draw(40, 6, 3, 2, seed=2)))  # sets the scales
+    y, log_det = step(Tensor(z), context)
+    found = jacobian(lambda z: step(z, context)[0], z)
+    np.testing.assert_allclose(log_det.data, [np.linalg.slogdet(found)[1]], rtol=1e-10)
+    with tg.no_grad():
+        np.testing.assert_allclose(step.inverse(y, context).data, z, atol=1e-9)
+
+
+def model(hidden=1, size=6, channels=1, **options):
+    tg.manual_seed(0)
+    sizes = {"layers": 2, "maps": 6, "latent_maps": 3, **options}
+    found = ResNetVAE((channels, size, size), hidden=hidden, **sizes)
+    normalise_weights(found)
+    return found
+
+
+def levels(n, size=6, channels=1, seed=0):
+    rng = np.random.default_rng(seed)
+    return Tensor(rng.integers(0, 256, (n, channels, size, size)).astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize("hidden", [0, 1, 2])
+def test_it_starts_sane_and_every_parameter_gets_a_gradient(hidden):
+    vae, x = model(hidden), levels(64)
+    vae.start_from(x)
+    log_px, kl = vae.log_weights(x)
+    assert log_px.shape == (1, 64)
+    assert kl.shape == (1, 64, 2 * 3)
+    assert -log_px.data.mean() / 36 < 8  # nats per pixel: log 256 is 5.5
+    assert abs(kl.data.sum(2).mean()) < 20
+    (free_bits(kl[0], 0.0) - log_px.mean()).backward()
+    for name, parameter in vae.named_parameters():
+        constant = "layers.1.down_in.weight"  # the state at the top is still 0
+        assert np.abs(parameter.grad.data).max() > 0 or name.startswith(constant), name
+
+
+def test_a_gaussian_layers_kl_is_the_closed_form_on_average():
+    vae = model(0, layers=1)
+    x = levels(2)
+    vae.start_from(levels(64))
+    with tg.no_grad():
+        kl = vae.log_weights(x, 3000)[1].data.mean(0)
+        layer = vae.layers[0]
+        _, (q_mean, q_log_std, _) = layer.up(vae.stem(x - 0.5))
+        parts = tg.functional.split(
+            layer.down_in(tg.functional.elu(vae._top(2))) * 0.1, layer.down_parts, 1
+        )
+        p_mean, p_log_std, r_mean, r_log_std = (part.data for part in parts[:4])
+    q_mean, q_log_std = r_mean + q_mean.data, r_log_std + q_log_std.data
+    ratio, distance = q_log_std - p_log_std, (q_mean - p_mean) / np.exp(p_log_std)
+    exact = (0.5 * (np.exp(2 * ratio) + distance**2 - 1) - ratio).sum((2, 3))
+    np.testing.assert_allclose(kl, exact, atol=0.15)
+
+
+def test_more_samples_give_a_better_bound():
+    vae, x = model(1), levels(16)
+    vae.start_from(x)
+    few, many = (vae.log_likelihood(x, k, rows=64).mean() for k in (1, 50))
+    assert many > few + 0.1
+
+
+def test_it_learns_and_samples_are_pixels():
+    vae = model(1)
+    x = Tensor(levels(4).data.repeat(16, axis=0))
+    vae.start_from(x)
+    optimizer = tg.optim.Adamax(vae.parameters(), lr=0.01)
+    losses = []
+    for _ in range(40):
+        log_px, kl = vae.log_weights(x)
+        loss = free_bits(kl[0], 0.1) - log_px.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < losses[0] - 5
+    for images in (vae.sample(3), vae.reconstruct(x)[:3]):
+        assert images.shape == (3, 1, 6, 6)
+        assert ((images.data > 0) & (images.data < 1)).all()
+    assert vae.log_scale.grad.data.item() != 0
+
+
+def test_the_papers_size():
+    layer = ResNetVAE((3, 32, 32), layers=2).layers[0]
+    # 2.07 million in a layer of the paper; here the 4 dead taps of 9 are no weights at all.
+    dead = 4 * 160 * (32 + 160 + 2 * 32)
+    assert sum(p.size for p in layer.parameters() if p.ndim > 1) + dead == 2_073_600
+
+
+def test_mistakes_are_one_line():
+    for make, message in [
+        (lambda: ResNetVAE((1, 7, 8)), "height and width must be even"),
+        (lambda: model(layers=0), "layers=0"),
+        (lambda: MaskedConvs(4, [6]), r"hidden=\[6\] must be one or more multiples of 4"),
+        (lambda: model().log_weights(levels(2), 0), "k=0 importance samples"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make()
