@@ -5,7 +5,8 @@
 
 A twin is the same network with the same batch, optimizers and schedule, built by the same lines
 where that is possible (tinygen's `nn` has PyTorch's interface). DCGAN: D on a real and a generated
-batch, then G. IAF: the sampled bound, weight norm, Adamax, averaged weights. PyTorch runs eagerly
+batch, then G. IAF: the sampled bound, weight norm, Adamax, averaged weights. PixelRNN: see
+pixelrnn_twin.py. PyTorch runs eagerly
 with its defaults (contiguous memory) and with channels-last memory; its Adam is the fastest it has
 on the CPU (`fused=True`).
 """
@@ -48,12 +49,24 @@ class IAF:
     width: int = 320
 
 
+@dataclass(frozen=True)
+class PixelRNN:
+    """A PixelRNN on binary images of 28 × 28, as examples/pixelrnn.py trains it."""
+
+    kind: str
+    layers: int
+    hidden: int = 16
+    batch_size: int = 16
+
+
 CASES: dict[str, Any] = {
     "mlp 8-32-32-1, batch 32": (8, 32, 32, 1, 32),
     "mlp 8-256-256-1, batch 128": (8, 256, 256, 1, 128),
     "dcgan 28x28, batch 128": DCGAN(28, 1, 32, 256, 128),
     "dcgan 64x64, batch 64": DCGAN(64, 3, 64, None, 64),
     "iaf 28x28, batch 100": IAF(),
+    "pixelrnn diagonal, 1 layer, batch 16": PixelRNN("diagonal", 1),
+    "pixelrnn row, 2 layers, batch 16": PixelRNN("row", 2),
 }
 
 
@@ -266,7 +279,39 @@ def iaf_step(name: str, c: IAF):
     return step
 
 
-STEPS = {DCGAN: dcgan_step, IAF: iaf_step, tuple: mlp_step}
+def pixelrnn_step(name: str, c: PixelRNN):
+    """One training step: the exact likelihood, clipped gradients, Adam, from the same weights."""
+    lib, nn, optim, _ = library(name)
+    import tinygen
+    from tinygen.models.pixelrnn import PixelRNN as Model
+
+    tinygen.manual_seed(0)
+    net = Model(c.kind, layers=c.layers, hidden=c.hidden)
+    if name == "tinygen":
+
+        def loss_of(x):
+            return net.nll(x).mean()
+
+    else:
+        from pixelrnn_twin import PixelRNN as Twin
+
+        net = loss_of = Twin(net)
+    optimizer = adam(name, optim, net, 3e-3)
+    images = np.random.default_rng(0).integers(0, 2, (c.batch_size, 1, 28, 28))
+    x = lib.tensor(images.astype(np.float32))
+
+    def step():
+        loss = loss_of(x)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        return float(loss.item())
+
+    return step
+
+
+STEPS = {DCGAN: dcgan_step, IAF: iaf_step, tuple: mlp_step, PixelRNN: pixelrnn_step}
 
 
 def answer(name: str, request: dict[str, Any]) -> dict[str, Any]:
