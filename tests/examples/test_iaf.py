@@ -115,6 +115,16 @@ def test_every_flow_on_every_network(iaf, flow, network):
     assert ("flow_steps" in config) == (flow == "affine")
 
 
+@pytest.mark.parametrize("flow", ["none", "affine"])
+def test_the_resnet_for_colours(iaf, capsys, flow):
+    flags = ["--preset", "colour", "--image-size", 8, "--layers", 1, "--width", 4, "--flow", flow]
+    assert run(iaf, *flags, "--steps", 2, "--out", "here") == 0
+    scores = json.loads(Path("here/scores.json").read_text())
+    assert scores["bits per value"] == pytest.approx(scores["-log p"] / (192 * np.log(2)))
+    config = checkpoint.read_header("here/checkpoint.safetensors").config
+    assert (config["layers"], config["flow"]) == (1, flow)
+
+
 def test_a_folder_of_pictures_gives_its_tenth_to_the_scores(iaf, capsys):
     rng = np.random.default_rng(0)
     Path("photos").mkdir()
@@ -134,6 +144,9 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(iaf, capsys):
         (["--flow", "planar"], "argument --flow: invalid choice: 'planar'"),
         (["--free-bits", -1], "argument --free-bits: -1"),
         (["--network", "conv", "--image-size", 7], "need square images of at least 8 pixels"),
+        (["--preset", "colour", "--flow", "iaf"], "--flow iaf: --network resnet has affine steps"),
+        (["--preset", "colour", "--image-size", 7], "height and width must be even"),
+        (["--network", "resnet", "--flow", "none"], "preset small has no --layers"),
     ]:
         assert message in error_of(iaf, capsys, *flags)
     assert not list(Path().iterdir())
