@@ -103,7 +103,35 @@ def other_cases() -> list[Case]:
     return cases
 
 
-CASES = {case.name: case for case in conv_cases() + other_cases()}
+def density_cases() -> list[Case]:
+    """The likelihood models': samples with their KL, binary images, levels of grey. Four bytes for
+    each number that is read or written."""
+    cases = []
+    for n, d in [(100, 20), (8192, 64)]:
+        arrays = {name: (n, d) for name in ("mean", "log_std", "noise", "g")}
+        shape = {"n": n, "d": d}
+        kernel = "gaussian sample + kl"
+        cases += [
+            Case(kernel, shape, bytes=16 * n * d, arrays=arrays),
+            Case(f"{kernel} grad", shape, bytes=24 * n * d, arrays=arrays),
+        ]
+    for n, k in [(100, 1), (100, 50)]:
+        shape, arrays = {"n": n, "k": k}, {"x": (n * k, 784), "y": (n, 784), "g": (n * k,)}
+        total = n * k * 784
+        cases += [
+            Case("bernoulli", shape, bytes=4 * (total + n * 784), arrays=arrays),
+            Case("bernoulli grad", shape, bytes=4 * (2 * total + n * 784), arrays=arrays),
+        ]
+    n = 64 * 3 * 32 * 32
+    arrays = {name: (n,) for name in ("x", "mean", "log_scale", "g")}
+    cases += [
+        Case("discretized logistic", {"n": n}, bytes=16 * n, arrays=arrays),
+        Case("discretized logistic grad", {"n": n}, bytes=24 * n, arrays=arrays),
+    ]
+    return cases
+
+
+CASES = {case.name: case for case in conv_cases() + other_cases() + density_cases()}
 
 
 def inputs(case: Case) -> dict[str, np.ndarray]:
@@ -117,6 +145,11 @@ def inputs(case: Case) -> dict[str, np.ndarray]:
         if len(shape) == 4 and case.kernel != "adam step":
             a = np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         found[name] = a
+    if case.kernel.startswith("bernoulli"):
+        found["y"] = (found["y"] > 0).astype(np.float32)
+    if case.kernel.startswith("discretized"):
+        found["x"] = np.rint(127.5 * (found["x"] + 1)).clip(0, 255) / np.float32(127.5) - 1
+        found["log_scale"] -= 3
     return found
 
 
@@ -170,6 +203,8 @@ def tinygen_call(case: Case, backend: str, a: dict[str, np.ndarray]) -> Callable
             return recurrent.lstm_grad(a["g"], zeros, zeros, *arguments, output, saved)[3]
 
         return (lambda: forward()[0]) if kernel == "lstm" else both
+    if case in density_cases():
+        return density_call(family("density"), kernel, a)
     optim = family("optim")
     params = list(a.values())
     pack = optim.pack(params, *([np.zeros_like(p) for p in params] for _ in range(2)))
@@ -180,6 +215,72 @@ def tinygen_call(case: Case, backend: str, a: dict[str, np.ndarray]) -> Callable
         return params[0]
 
     return step
+
+
+LEVELS = {"half": 1 / 255, "low": -1.0, "high": 1.0}
+
+
+def density_call(density, kernel: str, a: dict[str, np.ndarray]) -> Callable[[], Any]:
+    if kernel.startswith("gaussian"):
+        normal = a["mean"], a["log_std"], a["noise"]
+        ones = np.ones(len(a["g"]), a["g"].dtype)
+        if kernel.endswith("grad"):
+            return lambda: density.reparameterize_grad(a["g"], ones, *normal)[1]
+        return lambda: density.reparameterize(*normal)[1]
+    if kernel.startswith("bernoulli"):
+        if kernel.endswith("grad"):
+            return lambda: density.bernoulli_log_likelihood_grad(a["g"], a["x"], a["y"])
+        return lambda: density.bernoulli_log_likelihood(a["x"], a["y"])
+    logistic = a["x"], a["mean"], a["log_scale"]
+    if kernel.endswith("grad"):
+        return lambda: density.discretized_logistic_grad(a["g"], *logistic, **LEVELS)[1]
+    return lambda: density.discretized_logistic(*logistic, **LEVELS)
+
+
+def torch_density(kernel: str, t: dict[str, Any]) -> Callable[[], Any]:
+    """The usual formulae; a gradient goes back through a graph that is kept."""
+    import torch
+    from torch.nn import functional as F
+
+    mean = t["x" if kernel.startswith("bernoulli") else "mean"]
+    mean.requires_grad_(kernel.endswith("grad"))
+    if kernel.startswith("gaussian"):
+        log_std = t["log_std"].requires_grad_(mean.requires_grad)
+
+        def forward():
+            z = mean + log_std.exp() * t["noise"]
+            return z, 0.5 * (mean**2 + (2 * log_std).exp() - 1 - 2 * log_std).sum(1)
+
+        if not mean.requires_grad:
+            return lambda: forward()[1]
+        outputs, grads = forward(), (t["g"], torch.ones(len(t["g"])))
+        wanted = [mean, log_std]
+    elif kernel.startswith("bernoulli"):
+        y = t["y"].expand(len(mean) // len(t["y"]), -1, -1)
+
+        def forward():
+            losses = F.binary_cross_entropy_with_logits(mean.view_as(y), y, reduction="none")
+            return -losses.sum(2).flatten()
+
+        if not mean.requires_grad:
+            return forward
+        outputs, grads, wanted = (forward(),), (t["g"],), [mean]
+    else:
+        log_scale = t["log_scale"].requires_grad_(mean.requires_grad)
+        x, half = t["x"], LEVELS["half"]
+
+        def forward():
+            inverse = torch.exp(-log_scale)
+            upper, lower = (x - mean + half) * inverse, (x - mean - half) * inverse
+            below_top, above_bottom = F.logsigmoid(upper), F.logsigmoid(-lower)
+            inner = below_top + above_bottom + torch.log(-torch.expm1(-2 * half * inverse))
+            log_p = torch.where(x > 1 - half, above_bottom, inner)
+            return torch.where(x < -1 + half, below_top, log_p)
+
+        if not mean.requires_grad:
+            return forward
+        outputs, grads, wanted = (forward(),), (t["g"],), [mean, log_scale]
+    return lambda: torch.autograd.grad(outputs, wanted, grads, retain_graph=True)[-1]
 
 
 def torch_call(case: Case, a: dict[str, np.ndarray], layout: str) -> Callable[[], Any]:
@@ -241,6 +342,8 @@ def torch_call(case: Case, a: dict[str, np.ndarray], layout: str) -> Callable[[]
         x = t["x"].requires_grad_()
         wanted = [x, *net.parameters()]
         return lambda: torch.autograd.grad(net(x, state)[0], wanted, t["g"])[1]
+    if case in density_cases():
+        return torch_density(kernel, t)
     params = [v.requires_grad_() for v in t.values()]
     for p in params:
         p.grad = p.detach().clone()

@@ -50,6 +50,17 @@ class IAF:
 
 
 @dataclass(frozen=True)
+class VAE:
+    """Sizes of a VAE of dense layers, and the importance samples of its bound."""
+
+    hidden: tuple[int, ...]
+    latent_dim: int
+    k: int = 1
+    batch_size: int = 100
+    pixels: int = 784
+
+
+@dataclass(frozen=True)
 class PixelRNN:
     """A PixelRNN on binary images of 28 × 28, as examples/pixelrnn.py trains it."""
 
@@ -64,6 +75,8 @@ CASES: dict[str, Any] = {
     "mlp 8-256-256-1, batch 128": (8, 256, 256, 1, 128),
     "dcgan 28x28, batch 128": DCGAN(28, 1, 32, 256, 128),
     "dcgan 64x64, batch 64": DCGAN(64, 3, 64, None, 64),
+    "vae 784-500-20, batch 100": VAE((500,), 20),
+    "iwae 784-200-200-50, k 5, batch 100": VAE((200, 200), 50, k=5),
     "iaf 28x28, batch 100": IAF(),
     "pixelrnn diagonal, 1 layer, batch 16": PixelRNN("diagonal", 1),
     "pixelrnn row, 2 layers, batch 16": PixelRNN("row", 2),
@@ -171,6 +184,68 @@ def mlp_step(name: str, sizes: tuple[int, ...]):
 
     def step():
         loss = F.mse_loss(net(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss.item())
+
+    return step
+
+
+def torch_vae(c: VAE):
+    """The network and the loss of `tinygen.models.vae` in PyTorch."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    def dense(*sizes):
+        layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.Tanh())]
+        return nn.Sequential(*layers[:-1])
+
+    encoder = dense(c.pixels, *c.hidden, 2 * c.latent_dim)
+    decoder = dense(c.latent_dim, *c.hidden[::-1], c.pixels)
+
+    def loss(x):
+        mean, log_std = encoder(x).chunk(2, 1)
+        if c.k == 1:
+            z = mean + log_std.exp() * torch.randn_like(mean)
+            recon = F.binary_cross_entropy_with_logits(decoder(z), x, reduction="sum")
+            kl = 0.5 * (mean**2 + (2 * log_std).exp() - 1 - 2 * log_std).sum()
+            return (recon + kl) / len(x)
+        noise = torch.randn(c.k, *mean.shape)
+        z = mean + log_std.exp() * noise
+        log_ratio = (0.5 * (z**2 - noise**2) - log_std).sum(2)
+        x = x.expand(c.k, -1, -1)
+        losses = F.binary_cross_entropy_with_logits(decoder(z), x, reduction="none").sum(2)
+        return -torch.logsumexp(-losses - log_ratio, 0).mean() + np.log(c.k)
+
+    return loss, nn.ModuleList([encoder, decoder])
+
+
+def tinygen_vae(c: VAE):
+    """The same, from the library."""
+    from tinygen.models import vae
+
+    net = vae.VAE((1, 1, c.pixels), c.latent_dim, hidden=c.hidden)
+    shape = c.batch_size, 1, 1, c.pixels
+    return lambda x: vae.objective(net, x.reshape(shape), k=c.k).loss, net
+
+
+def vae_step(name: str, c: VAE):
+    """One training step: pixels drawn anew, the bound, Adam."""
+    lib, _, optim, _ = library(name)
+    lib.manual_seed(0)
+    loss_of, net = (tinygen_vae if name == "tinygen" else torch_vae)(c)
+    optimizer = adam(name, optim, net, 1e-3)
+    rng = np.random.default_rng(0)
+    pixels = lib.tensor(rng.random((c.batch_size, c.pixels), dtype=np.float32))
+    if name == "tinygen":
+        from tinygen.distributions import binarize
+    else:
+        binarize = lib.bernoulli
+
+    def step():
+        loss = loss_of(binarize(pixels))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -311,7 +386,7 @@ def pixelrnn_step(name: str, c: PixelRNN):
     return step
 
 
-STEPS = {DCGAN: dcgan_step, IAF: iaf_step, tuple: mlp_step, PixelRNN: pixelrnn_step}
+STEPS = {DCGAN: dcgan_step, VAE: vae_step, IAF: iaf_step, tuple: mlp_step, PixelRNN: pixelrnn_step}
 
 
 def answer(name: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..layout import dense, dense_like, flat
 from .jit import CHUNK, kernel, prange, serial_kernel
-from .math import exp, expm1, log1p, sigmoid, softplus
+from .math import exp, expm1, log1p, sigmoid
 
 __all__ = [
     "bernoulli_log_likelihood",
@@ -198,20 +198,31 @@ def _bernoulli_grad_blocks(rows, total, *arguments):
 
 @serial_kernel
 def _logistic_elements(first, last, x, mean, log_scale, half, lowest, highest, out):
-    zero, two = x.dtype.type(0), x.dtype.type(2)
+    zero, one, two = x.dtype.type(0), x.dtype.type(1), x.dtype.type(2)
+    log_width = x.dtype.type(math.log(two * half))
     # Indices must be known not to be negative, or the loop does not vectorise: hence the slices.
     x, mean = x[first:last], mean[first:last]
     log_scale, out = log_scale[first:last], out[first:last]
     for i in range(last - first):
         inverse, centred = exp(-log_scale[i]), x[i] - mean[i]
+        upper, lower = (centred + half) * inverse, (centred - half) * inverse
+        e_upper, e_lower = exp(-abs(upper)), exp(-abs(lower))
         is_lowest, is_highest = x[i] < lowest, x[i] > highest
-        below_top = zero if is_highest else softplus(-(centred + half) * inverse)
-        above_bottom = zero if is_lowest else softplus((centred - half) * inverse)
-        out[i] = -below_top - above_bottom
-    # A loop of its own: there is no logarithm that vectorises, and outer bins need none.
-    for i in range(last - first):
-        if lowest <= x[i] <= highest:
-            out[i] += math.log(-expm1(-two * half * exp(-log_scale[i])))
+        upper = zero if is_highest else upper
+        lower = zero if is_lowest else lower
+        e_upper = zero if is_highest else e_upper
+        e_lower = zero if is_lowest else e_lower
+        # log σ(a) + log σ(-b), by (1 + e_a) (1 + e_b): one logarithm for the two.
+        both = (upper if upper < zero else zero) - (lower if lower > zero else zero)
+        both -= log1p(e_upper + e_lower + e_upper * e_lower)
+        # log(1 - exp(-d)): for small d, log d + log((1 - exp(-d)) / d), and log d is known.
+        d = two * half * inverse
+        minus = expm1(-d)
+        narrow = d < one
+        ratio = -(minus + d) / d if d > zero else zero
+        inner = log1p(ratio if narrow else -(minus + one))
+        inner += log_width - log_scale[i] if narrow else zero
+        out[i] = both + (zero if is_lowest | is_highest else inner)
 
 
 @kernel
