@@ -107,6 +107,18 @@ def test_a_gaussian_layers_kl_is_the_closed_form_on_average():
     np.testing.assert_allclose(kl, exact, atol=0.15)
 
 
+def test_with_a_flow_the_density_is_still_that_of_the_sample():
+    """E_q p(z) / q(z) = 1, however far the flow moves and stretches z."""
+    vae = model(1, layers=1, size=2)
+    vae.start_from(levels(64, 2))
+    with tg.no_grad():
+        move = np.repeat([2.0, -3.0], 3).astype(np.float32)  # m, then s: a stretch by e^0.3
+        vae.layers[0].flow.out.bias.add_(Tensor(move))
+        kl = vae.log_weights(levels(1, 2), 20_000)[1].data.sum(2)
+    assert np.exp(-kl).mean() == pytest.approx(1, abs=0.1)
+    assert np.abs(kl).mean() > 0.2
+
+
 def test_more_samples_give_a_better_bound():
     vae, x = model(1), levels(16)
     vae.start_from(x)
