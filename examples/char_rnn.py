@@ -14,8 +14,8 @@ can judge the samples. It differs from version to version; config.json names the
 What differs from Karpathy's train.lua: Adam in place of RMSProp, the gradient of the mean clipped
 by its norm (there: of the sum, value by value), an embedding (there: one-hot vectors).
 
-What to look for: log₂ of the number of characters, some 6.5 bits, is what knowing nothing costs;
-their frequencies alone bring it below 5. Then words appear, indentation, brackets that close.
+What to look for: log₂ of the number of characters, 6.6 bits, is what knowing nothing costs; their
+frequencies alone bring it to 4.5. Then words appear, indentation, brackets that close.
 
 The run folder holds samples/ (written after the prime text), temperatures.txt (at the end, bolder
 from one to the next), metrics.csv and losses.png (bits per character, of the last window and on a
