@@ -94,6 +94,7 @@ SAVE_EVERY = 500
 SHOWN = 100  # samples in a grid
 WATCHED = 500  # held-out images whose bound is followed during training
 EVALUATED = 10_000  # held-out images in the final -ELBO
+ROUNDS = 50  # through the code, to fill in missing pixels
 ROWS = 2000  # images that go through a network at a time, where nothing is learnt
 
 
@@ -330,7 +331,7 @@ def draw_repairs(settings: dict, run: RunFolder, vae: VAE, x: Tensor) -> None:
 
     known = np.zeros(x.shape[1:], bool)
     known[:, : x.shape[2] // 2] = True
-    filled = [vae.inpaint(x, known, 50, generator=numbers) for _ in range(4)]
+    filled = [vae.inpaint(x, known, ROUNDS, generator=numbers) for _ in range(4)]
     save(run.path / "inpainting.png", x, *filled, columns=len(x))
 
 
