@@ -39,7 +39,8 @@ import numpy as np
 import tinygen
 from tinygen import Tensor, nn, no_grad, optim
 from tinygen.data import DATASETS, DataLoader, Dataset, load, to_float
-from tinygen.models.pixelrnn import KINDS, PixelRNN, binarise, bits_per_dim, quantise
+from tinygen.distributions import binarize, bits_per_dim
+from tinygen.models.pixelrnn import KINDS, PixelRNN, quantise
 from tinygen.models.pixelrnn_sampling import sample, sample_naive
 from tinygen.random import Generator as RandomNumbers
 from tinygen.train import (
@@ -218,17 +219,20 @@ def load_data(settings: dict) -> tuple[Dataset, np.ndarray]:
     numbers = RandomNumbers(settings["seed"])
     if settings["binarisation"] == "static":
         # As 0 and 255, so that they come out of the loader as 0 and 1.
-        fixed = levels_of(settings, to_float(training.images, (0, 1)), numbers.fork("training"))
-        training = Dataset((255 * fixed).astype(np.uint8), name=name, split=training.split)
-    return training, levels_of(
-        settings, to_float(held_out.images, (0, 1)), numbers.fork("held out")
-    )
+        fixed = levels_of(settings, in_unit_range(training), numbers.fork("training"))
+        images = (255 * fixed.numpy()).astype(np.uint8)
+        training = Dataset(images, name=name, split=training.split)
+    return training, levels_of(settings, in_unit_range(held_out), numbers.fork("held out")).numpy()
 
 
-def levels_of(settings: dict, images, numbers: RandomNumbers, device: str = "cpu"):
-    """Pixels in [0, 1] to levels 0, ..., levels - 1, as arrays."""
+def in_unit_range(data: Dataset) -> Tensor:
+    return Tensor(to_float(data.images, (0, 1)))
+
+
+def levels_of(settings: dict, images: Tensor, numbers: RandomNumbers | None = None) -> Tensor:
+    """Pixels in [0, 1] to levels 0, ..., levels - 1."""
     if settings["binarisation"] in ("dynamic", "static"):
-        return binarise(images, numbers.uniform(images.shape, device=device))
+        return binarize(images, generator=numbers)
     return quantise(images, settings["levels"])
 
 
@@ -293,11 +297,9 @@ def the_step(
 ) -> Callable[[Tensor], Tensor]:
     """One training step: a function of images in [0, 1], which returns the nats for each pixel
     and colour."""
-    device = settings["device"]
 
     def learn(images: Tensor) -> Tensor:
-        numbers = tinygen.random.default_generator()
-        loss = model.nll(Tensor(levels_of(settings, images.data, numbers, device))).mean()
+        loss = model.nll(levels_of(settings, images)).mean()
         optimizer.zero_grad()
         loss.backward()
         # A surprise that travels through all rows and columns can have a huge gradient.

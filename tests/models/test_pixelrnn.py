@@ -9,7 +9,7 @@ import pytest
 
 import tinygen as tg
 from tinygen import Tensor
-from tinygen.models.pixelrnn import KINDS, PixelRNN, binarise, bits_per_dim, quantise
+from tinygen.models.pixelrnn import KINDS, PixelRNN, quantise
 from tinygen.models.pixelrnn_sampling import sample, sample_naive
 from tinygen.random import Generator
 
@@ -148,15 +148,12 @@ def test_sizes_of_the_paper_s_networks():
     assert count("diagonal", layers=7) == 24 * 32 + 32 + 7 * layer + head
 
 
-def test_bits_levels_and_binary_images():
-    assert bits_per_dim(79.2, 784) == pytest.approx(0.1457, abs=1e-4)
-    assert bits_per_dim(3 * np.log(256), 3) == pytest.approx(8)
+def test_quantise():
     x = np.array([0, 0.16, 0.17, 0.5, 1], np.float32)
     assert quantise(x, 4).tolist() == [0, 0, 1, 2, 3]
-    assert quantise(np.arange(256) / 255, 256).tolist() == list(range(256))
-    drawn = binarise(np.array([0, 0.3, 0.3, 1], np.float32), np.array([0, 0.29, 0.31, 0.999]))
-    assert drawn.tolist() == [0, 1, 0, 1]
-    assert drawn.dtype == np.float32
+    assert quantise(x, 4).dtype == np.float32
+    assert quantise(Tensor(np.arange(256) / 255), 256).data.tolist() == list(range(256))
+    assert quantise(x, 2).tolist() == [0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,6 @@ are `head` wide; skip connections are left out (worth 0.01 bits beside the resid
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .. import functional as F
@@ -28,7 +26,7 @@ from .. import nn
 from ..functional.checks import Size, sizes
 from ..nn.masked import shift_down
 
-__all__ = ["KINDS", "PixelRNN", "binarise", "bits_per_dim", "quantise"]
+__all__ = ["KINDS", "PixelRNN", "quantise"]
 
 FIRST = 7  # the size of the first convolution
 
@@ -224,16 +222,6 @@ def negative_log_likelihood(logits, x):
     return F.cross_entropy(logits, x.detach().astype(np.int64), reduction="none")
 
 
-def bits_per_dim(nats: float, dims: int) -> float:
-    """nats / (dims · ln 2): of an image with `dims` pixels times colours."""
-    return nats / (dims * math.log(2))
-
-
 def quantise(images, levels: int):
-    """Arrays of pixels in [0, 1] to the nearest of 0, ..., levels - 1, in the same dtype."""
+    """Pixels in [0, 1] to the nearest of 0, ..., levels - 1, in the same dtype."""
     return (images * (levels - 1) + 0.5).astype(np.uint8).astype(images.dtype)
-
-
-def binarise(images, uniform):
-    """Arrays of pixels in [0, 1] as probabilities of a 1, drawn by `uniform` on [0, 1): 0 or 1."""
-    return (uniform < images).astype(images.dtype)
