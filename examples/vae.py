@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     x = test_images(settings, held_out)
     train(settings, run, training, x, saved, done)
-    draw_pictures(settings, run, vae, x, held_out.labels)
+    draw_pictures(settings, run, vae, x, held_out)
     if settings["score"]:
         score(settings, run, vae, x)
 
@@ -294,10 +294,8 @@ def save(path: Path, *rows: Tensor, columns: int | None = None) -> None:
     pictures.save_png(path, pictures.grid(images, columns=columns, value_range=(0, 1)))
 
 
-def draw_pictures(
-    settings: dict, run: RunFolder, vae: VAE, x: Tensor, labels: np.ndarray | None
-) -> None:
-    """What the model makes of held-out images x, the animation over training, and the curves."""
+def draw_pictures(settings: dict, run: RunFolder, vae: VAE, x: Tensor, data: Dataset) -> None:
+    """What the model makes of x, the held-out images of `data`; and what training looked like."""
     pictures.animate(run.path / "training.gif", sorted(run.samples.glob("step-*.png")))
     pictures.plot(run.path / "losses.png", run.read_metrics(), [["loss", "held_out"], ["kl"]])
 
@@ -309,7 +307,7 @@ def draw_pictures(
     draw_latents(run, vae, x)
     if vae.latent_dim == 2:
         draw_manifold(run, vae)
-        draw_codes(run, vae, x, labels)
+        draw_codes(run, vae, x, data)
 
 
 def draw_interpolation(run: RunFolder, vae: VAE, x: Tensor) -> None:
@@ -354,17 +352,22 @@ def draw_latents(run: RunFolder, vae: VAE, x: Tensor) -> None:
     figure, axes = new_figure()
     axes.bar(np.arange(1, len(kl) + 1), kl)
     axes.set(xlabel="latent", ylabel="KL, nats", title=f"{kl.sum():.1f} nats in all")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     save_figure(run.path / "kl.png", figure)
 
 
-def draw_codes(run: RunFolder, vae: VAE, x: Tensor, labels: np.ndarray | None) -> None:
+def draw_codes(run: RunFolder, vae: VAE, x: Tensor, data: Dataset) -> None:
     """Where the posterior means of the images lie, coloured by class."""
     with no_grad():
         codes = vae.encode(x[:ROWS]).mean.cpu().numpy()
+    labels = np.zeros(len(codes), int) if data.labels is None else data.labels[: len(codes)]
     figure, axes = new_figure()
-    colours = None if labels is None else labels[: len(codes)]
-    axes.scatter(*codes.T, c=colours, cmap="tab10", s=4)
+    for label in np.unique(labels):
+        name = data.classes[label] if data.classes else None
+        axes.scatter(*codes[labels == label].T, label=name, s=4)
     axes.set(xlabel="first latent", ylabel="second latent", aspect="equal")
+    if 0 < len(data.classes) <= 20:
+        figure.legend(loc="outside right upper", markerscale=3)
     save_figure(run.path / "codes.png", figure)
 
 
