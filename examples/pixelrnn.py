@@ -9,7 +9,7 @@
                                                                # draw again
 
 van den Oord, Kalchbrenner & Kavukcuoglu 2016 (arXiv 1601.06759). Networks: tinygen/models/
-pixelrnn.py; drawing at the price of one forward pass: tinygen/models/pixelrnn_sampling.py.
+pixelrnn.py; drawing at the price of one forward pass: pixelrnn_sampling.py beside it.
 What differs from the paper: Adam with a cosine down to 0 in place of RMSProp with a rate set by
 hand, clipped gradients, and an average of the weights over time for all that is shown and scored.
 
