@@ -144,6 +144,19 @@ def test_a_folder_of_pictures_and_the_other_options(vae):
         assert picture.mode == "RGB"
 
 
+def test_the_learning_rate_halves(vae, without_pictures, monkeypatch):
+    seen = []
+    step = vae.optim.Adam.step
+
+    def watched(self):
+        seen.append(self.param_groups[0]["lr"])
+        step(self)
+
+    monkeypatch.setattr(vae.optim.Adam, "step", watched)
+    assert run(vae, "--steps", 5, "--half-life", 2, "--lr", 0.01, *QUICK) == 0
+    np.testing.assert_allclose(seen, 0.01 * 0.5 ** (np.arange(5) / 2))
+
+
 def test_static_binarisation_is_one_draw(vae):
     images = np.full((50, 1, 28, 28), 100, np.uint8)
     first, second = (vae.fixed_draw(Dataset(images), Generator(3)) for _ in range(2))
