@@ -15,7 +15,8 @@ probability (colours, channel by channel). What differs from the paper:
 
 What to look for: minus_elbo, in nats, falls from log 2 for every pixel; kl, the part of it that
 the codes cost, rises from 0 while the strokes learn to mean something. A kl that stays at 0 means
-that the canvas ignores its codes.
+that the canvas ignores its codes. Attention has to be learned first: on clothes, whole pictures
+(--no-attention) got to 294 nats in 100 steps, windows to 361 (seed 0, mean of the last 50).
 
 The run folder holds samples/ (from the same codes every time), training.gif, drawing.gif and
 drawing.png (samples stroke by stroke, the window written to in red), reading.png (held-out images
