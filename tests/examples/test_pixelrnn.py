@@ -24,7 +24,7 @@ PINNED = [[94.5607, 98.6606], [97.4032, 98.654], [97.6012, 98.6466]]
 
 
 @pytest.fixture
-def pixelrnn(tmp_path, monkeypatch):
+def pixelrnn(tmp_path, monkeypatch, request):
     """The script as a module, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["examples/pixelrnn.py"])
@@ -34,6 +34,8 @@ def pixelrnn(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHOWN", 9)
     monkeypatch.setattr(module, "FRAMES", 4)
     monkeypatch.setattr(module, "CURVE", 50)
+    if "everything" not in request.node.name:  # a plot takes most of a second
+        monkeypatch.setattr(module.pictures, "plot", lambda *arguments: None)
     return module
 
 
