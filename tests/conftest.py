@@ -44,7 +44,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 
 def _why_tests_were_skipped(terminalreporter) -> None:
-    """A line for each reason: most tests of a GPU stand there twice, for the emulator and for it."""
+    """A line for each reason: tests of a GPU stand there twice, for the emulator and for it."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = collections.Counter(report.longrepr[2] for report in skipped)
     for reason, count in reasons.most_common():
