@@ -78,6 +78,7 @@ PRESETS = {
         "context": 64,
         "free_bits": 1.0,
         "lr": 2e-3,
+        "average": 0.999,  # decay of the averaged weights, which the figures at the end are about
         "k": 128,
         "sample_every": 250,
     },
@@ -94,13 +95,14 @@ PRESETS = {
         "context": 64,
         "free_bits": 1.0,
         "lr": 2e-3,
+        "average": 0.999,
         "k": 128,
         "sample_every": 2000,
     },
     "colour": {
         "data": "emoji",
         "image_size": 32,
-        "steps": 600,
+        "steps": 2000,
         "batch_size": 32,
         "flow": "affine",
         "width": 24,
@@ -109,6 +111,7 @@ PRESETS = {
         "latent_dim": 8,
         "free_bits": 0.25,
         "lr": 2e-3,
+        "average": 0.99,  # the longer average would still hold much of the start
         "k": 8,
         "sample_every": 100,
     },
@@ -124,12 +127,12 @@ PRESETS = {
         "latent_dim": 32,
         "free_bits": 0.1,
         "lr": 2e-3,
+        "average": 0.999,
         "k": 100,
         "sample_every": 2000,
     },
 }
 ImageModel = FlowVAE | ResNetVAE
-AVERAGED = 0.999  # decay of the averaged weights, which all figures at the end are about
 EARLY = (1, 20, 100)  # samples are drawn at these steps too: the start is where most happens
 LOG_EVERY = 50
 SAVE_EVERY = 500
@@ -164,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "parts": {
             "model": model,
             "optimizer": optim.Adamax(model.parameters(), lr=settings["lr"]),
-            "average": optim.ExponentialMovingAverage(model.parameters(), AVERAGED),
+            "average": optim.ExponentialMovingAverage(model.parameters(), settings["average"]),
         },
     }
     done = checkpoint.load(run.checkpoint, **saved) if resumed else 0
@@ -193,6 +196,7 @@ def parser() -> cli.Parser:
     add("--context", type=cli.positive(int), help="numbers that the encoder tells the flow (64)")
     add("--free-bits", type=not_negative, help="nats of KL that cost nothing in training (1)")
     add("--lr", type=cli.positive(float), help="learning rate (2e-3)")
+    add("--average", type=decay, help="decay of the averaged weights, below 1 (0.999)")
     add("--k", type=cli.positive(int), help="samples per image for -log p (128)")
     add("--sample-every", type=cli.positive(int), help="steps between sample grids (250; 2000)")
     return parser
@@ -202,6 +206,13 @@ def not_negative(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is below zero, or no number")
+    return value
+
+
+def decay(text: str) -> float:
+    value = not_negative(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not below 1")
     return value
 
 

@@ -143,6 +143,7 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(iaf, capsys):
         (["--k", 0], "argument --k: 0 is not above zero"),
         (["--flow", "planar"], "argument --flow: invalid choice: 'planar'"),
         (["--free-bits", -1], "argument --free-bits: -1"),
+        (["--average", 1], "argument --average: 1 is not below 1"),
         (["--network", "conv", "--image-size", 7], "need square images of at least 8 pixels"),
         (["--preset", "colour", "--flow", "iaf"], "--flow iaf: --network resnet has affine steps"),
         (["--preset", "colour", "--image-size", 7], "height and width must be even"),
