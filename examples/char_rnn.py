@@ -25,7 +25,6 @@ part of the held-out text), scores.json (on all of it) and checkpoint.safetensor
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -44,7 +43,6 @@ from tinygen.random import Generator as RandomNumbers
 from tinygen.train import (
     Progress,
     RunFolder,
-    Stopped,
     UserError,
     check_finite,
     checkpoint,
@@ -213,10 +211,7 @@ def train(
             if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
                 checkpoint.save(run.checkpoint, step=step, **saved)
             if ctrl_c.pressed and step < steps:
-                raise Stopped(
-                    f"stopped after step {step} of {steps}; go on with: "
-                    f"python {sys.argv[0]} --resume --out {shlex.quote(str(run.path))}"
-                )
+                raise cli.stopped(run, step, steps)
 
 
 def the_step(

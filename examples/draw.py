@@ -26,7 +26,6 @@ losses.png, scores.json (-ELBO of the held-out images) and checkpoint.safetensor
 
 from __future__ import annotations
 
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -43,7 +42,6 @@ from tinygen.random import Generator as RandomNumbers
 from tinygen.train import (
     Progress,
     RunFolder,
-    Stopped,
     UserError,
     check_finite,
     checkpoint,
@@ -201,10 +199,7 @@ def train(settings: dict, run: RunFolder, data: Dataset, saved: dict, done: int)
             if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
                 checkpoint.save(run.checkpoint, step=step, **saved)
             if ctrl_c.pressed and step < steps:
-                raise Stopped(
-                    f"stopped after step {step} of {steps}; go on with: "
-                    f"python {sys.argv[0]} --resume --out {shlex.quote(str(run.path))}"
-                )
+                raise cli.stopped(run, step, steps)
 
 
 def the_step(model: DRAW, optimizer: optim.Adam) -> Callable[[Tensor], dict[str, Tensor]]:

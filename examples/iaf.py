@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,7 +54,6 @@ from tinygen.random import Generator as RandomNumbers
 from tinygen.train import (
     Progress,
     RunFolder,
-    Stopped,
     UserError,
     check_finite,
     checkpoint,
@@ -309,10 +307,7 @@ def train(settings: dict, run: RunFolder, loader: DataLoader, saved: dict, done:
             if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
                 checkpoint.save(run.checkpoint, step=step, **saved)
             if ctrl_c.pressed and step < steps:
-                raise Stopped(
-                    f"stopped after step {step} of {steps}; go on with: "
-                    f"python {sys.argv[0]} --resume --out {shlex.quote(str(run.path))}"
-                )
+                raise cli.stopped(run, step, steps)
 
 
 def the_step(

@@ -27,7 +27,6 @@ where they surprise: nats of each pixel), field.png (what a pixel sees of its pa
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 import tempfile
 import time
@@ -46,7 +45,6 @@ from tinygen.random import Generator as RandomNumbers
 from tinygen.train import (
     Progress,
     RunFolder,
-    Stopped,
     UserError,
     check_finite,
     checkpoint,
@@ -278,10 +276,7 @@ def train(
             if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
                 checkpoint.save(run.checkpoint, step=step, **saved)
             if ctrl_c.pressed and step < steps:
-                raise Stopped(
-                    f"stopped after step {step} of {steps}; go on with: "
-                    f"python {sys.argv[0]} --resume --out {shlex.quote(str(run.path))}"
-                )
+                raise cli.stopped(run, step, steps)
 
 
 def learning_rate(settings: dict, step: int) -> float:

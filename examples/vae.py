@@ -28,7 +28,6 @@ and codes.png.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,7 +45,6 @@ from tinygen.random import Generator as RandomNumbers
 from tinygen.train import (
     Progress,
     RunFolder,
-    Stopped,
     UserError,
     check_finite,
     checkpoint,
@@ -248,10 +246,7 @@ def train(
             if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
                 checkpoint.save(run.checkpoint, step=step, **saved)
             if ctrl_c.pressed and step < steps:
-                raise Stopped(
-                    f"stopped after step {step} of {steps}; go on with: "
-                    f"python {sys.argv[0]} --resume --out {shlex.quote(str(run.path))}"
-                )
+                raise cli.stopped(run, step, steps)
 
 
 def the_step(

@@ -13,6 +13,7 @@ Exit codes: 0 the run ended, 2 a mistake of the user (one line on stderr), 130 s
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ from ..device import PRECISIONS, DeviceError, check, explain, set_precision, use
 from .errors import OutputError, Stopped, UserError
 from .run import RunFolder
 
-__all__ = ["CtrlC", "Parser", "command", "positive"]
+__all__ = ["CtrlC", "Parser", "command", "positive", "stopped"]
 
 # They don't change what a step computes, but for the rounding.
 FREE_ON_RESUME = ("steps", "device", "precision", "eager", "score")
@@ -196,6 +197,14 @@ def command(main: Callable[[Sequence[str] | None], Any], argv: Sequence[str] | N
         print(f"{name}: {saved}", file=sys.stderr)
         return 130
     return 0
+
+
+def stopped(run: RunFolder, step: int, steps: int) -> Stopped:
+    """What a loop raises after Ctrl-C, once it has saved: how to go on."""
+    return Stopped(
+        f"stopped after step {step} of {steps}; go on with: "
+        f"python {sys.argv[0]} --resume --out {shlex.quote(str(run.path))}"
+    )
 
 
 class CtrlC:
