@@ -10,6 +10,7 @@ import pytest
 import tinygen as tg
 from tinygen import Tensor
 from tinygen.models.pixelrnn import KINDS, PixelRNN, quantise
+from tinygen.models.pixelrnn_multiscale import MultiScalePixelRNN
 from tinygen.models.pixelrnn_sampling import sample, sample_naive
 from tinygen.random import Generator
 
@@ -17,13 +18,18 @@ from tinygen.random import Generator
 HEADS = [(1, 2), (1, 4), (3, 2), (3, 5), (3, 256)]
 kinds = pytest.mark.parametrize("kind", KINDS)
 heads = pytest.mark.parametrize(("channels", "levels"), HEADS)
+# The options that change the network; `scales` is 2 for a MultiScalePixelRNN.
+variants = pytest.mark.parametrize(
+    "variant", [{}, {"skip": True}, {"skip": True, "scales": 2}], ids=["plain", "skip", "scales"]
+)
 
 
-def make(kind, channels=1, levels=2, size=(5, 6), layers=2, hidden=7, head=10, seed=0):
+def make(kind, channels=1, levels=2, size=(5, 6), layers=2, skip=False, scales=1):
     """A model in float64. Three colours do not divide 7, 10 and 14 channels."""
-    tg.manual_seed(seed)
-    options = {"channels": channels, "levels": levels, "layers": layers}
-    return PixelRNN(kind, image_size=size, hidden=hidden, head=head, **options).double()
+    tg.manual_seed(0)
+    options = {"channels": channels, "levels": levels, "layers": layers, "skip": skip}
+    model = {1: PixelRNN, 2: MultiScalePixelRNN}[scales]
+    return model(kind, image_size=size, hidden=7, head=10, **options).double()
 
 
 def images(model, n=2, seed=0):
@@ -34,15 +40,21 @@ def images(model, n=2, seed=0):
 def gradient_of(model, x, colour, i, j):
     """Of random combinations of the logits of one pixel and colour for all inputs (C, H, W)."""
     leaf = Tensor(x, requires_grad=True)
-    logits = model(leaf)[:, :, colour, i, j]
+    logits = logits_of(model, leaf, i, j)[:, :, colour]
     weights = np.random.default_rng(1).normal(size=logits.shape)
     return np.abs(tg.grad(logits, leaf, weights).data).max(0)
 
 
+def logits_of(model, x, i, j):
+    """Those that a pixel is drawn by."""
+    if isinstance(model, MultiScalePixelRNN) and i % 2 == j % 2 == 0:
+        return model.small(x[:, :, ::2, ::2])[:, :, :, i // 2, j // 2]
+    return model(x)[:, :, :, i, j]
+
+
 def in_order(model):
     """The place of each pixel and colour in the chain rule, (C, H, W)."""
-    shape = (model.height, model.width, model.channels)
-    return np.arange(np.prod(shape)).reshape(shape).transpose(2, 0, 1)
+    return model.channels * model.order + np.arange(model.channels)[:, None, None]
 
 
 @heads
@@ -60,13 +72,26 @@ def test_no_logit_sees_the_present_or_the_future(kind, channels, levels):
             assert (gradient[past] > 0).mean() > 0.8
 
 
+@variants
 @kinds
-def test_every_logit_of_an_rgb_image_is_causal(kind):
-    model = make(kind, 3, 4, size=(3, 4), layers=1)
-    x, order = images(model), in_order(model)
+def test_every_logit_of_an_rgb_image_is_causal(kind, variant):
+    model = make(kind, 3, 4, size=(3, 4), layers=1, **variant)
+    x, order = images(model, 4), in_order(model)
+    seen = []
     for colour, i, j in itertools.product(range(3), range(3), range(4)):
         gradient = gradient_of(model, x, colour, i, j)
-        assert (gradient[order >= order[colour, i, j]] == 0).all()
+        past = order < order[colour, i, j]
+        assert (gradient[~past] == 0).all()
+        seen += (gradient[past] > 0).tolist()
+    assert np.mean(seen) > 0.8
+
+
+def test_the_order_of_a_multi_scale_image():
+    assert make("cnn", size=(3, 4), scales=2).order.tolist() == [
+        [0, 4, 1, 5],
+        [6, 7, 8, 9],
+        [2, 10, 3, 11],
+    ]
 
 
 def reach(kind, size, pixel, layers):
@@ -102,9 +127,10 @@ def test_the_row_lstm_sees_a_triangle_and_the_cnn_has_a_blind_spot():
     assert gated[rows, columns].all()
 
 
+@variants
 @kinds
-def test_the_likelihood_of_all_images_is_one(kind):
-    model = make(kind, size=(2, 3))
+def test_the_likelihood_of_all_images_is_one(kind, variant):
+    model = make(kind, size=(2, 3), **variant)
     everything = np.array(list(itertools.product([0.0, 1.0], repeat=6))).reshape(64, 1, 2, 3)
     log_p = -model.nll(Tensor(everything)).data.sum((1, 2, 3))
     assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-12)
@@ -118,9 +144,11 @@ def test_the_likelihood_of_all_rgb_images_is_one():
     assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-12)
 
 
-@kinds
-def test_the_loss_of_one_image_falls_and_every_parameter_learns(kind):
-    model = make(kind, 3, 4, layers=1)
+@pytest.mark.parametrize(
+    ("kind", "variant"), [*itertools.product(KINDS, [{"skip": True}]), ("row", {"scales": 2})]
+)
+def test_the_loss_of_one_image_falls_and_every_parameter_learns(kind, variant):
+    model = make(kind, 3, 4, layers=1, **variant)
     x = Tensor(images(model, 1))
     optimizer = tg.optim.Adam(model.parameters(), lr=0.02)
     losses = []
@@ -146,6 +174,7 @@ def test_sizes_of_the_paper_s_networks():
     layer = 2 * (64 * 64 + 64 + 2 * 16 * 28) + 2 * 512 + 32
     head = 2 * (32 * 32 + 32) + 33
     assert count("diagonal", layers=7) == 24 * 32 + 32 + 7 * layer + head
+    assert count("diagonal", layers=7, skip=True) == 24 * 32 + 32 + 7 * (layer + 1024) + head
 
 
 def test_quantise():
@@ -167,6 +196,10 @@ def test_quantise():
         (lambda: PixelRNN(image_size=0), "image_size=0 must be"),
         (lambda: PixelRNN(image_size=8)(tg.zeros(1, 1, 8, 7)),
          "images (1, 1, 8, 7) must be (N, channels, height, width) with (1, 8, 8)"),
+        (lambda: PixelRNN(image_size=8, context=2)(tg.zeros(1, 1, 8, 8)),
+         "made with context=2, so it needs maps (N, 2, 8, 8), got none"),
+        (lambda: PixelRNN(image_size=8)(tg.zeros(1, 1, 8, 8), tg.zeros(1, 2, 8, 8)),
+         "made with context=0, so it takes none, got (1, 2, 8, 8)"),
     ],
 )  # fmt: skip
 def test_messages(call, text):
@@ -178,9 +211,9 @@ def test_messages(call, text):
 # ------------------------------------------------------------------------------------ sampling
 
 
-def trained_a_little(kind, channels, levels, size=(4, 5)):
+def trained_a_little(kind, channels, levels, size=(4, 5), **variant):
     """A model whose weights are large enough for its logits to differ from pixel to pixel."""
-    model = make(kind, channels, levels, size=size)
+    model = make(kind, channels, levels, size=size, **variant)
     with tg.no_grad():
         for index, parameter in enumerate(model.parameters()):
             noise = np.random.default_rng(index).normal(size=parameter.shape)
@@ -188,10 +221,18 @@ def trained_a_little(kind, channels, levels, size=(4, 5)):
     return model
 
 
-@pytest.mark.parametrize(("channels", "levels"), [(1, 2), (1, 4), (3, 5)])
+@pytest.mark.parametrize(
+    ("channels", "levels", "variant"),
+    [
+        (1, 2, {"scales": 2}),
+        (1, 4, {"skip": True}),
+        (3, 5, {}),
+        (3, 5, {"skip": True, "scales": 2}),
+    ],
+)
 @kinds
-def test_cached_samples_are_the_naive_ones_with_their_likelihoods(kind, channels, levels):
-    model = trained_a_little(kind, channels, levels)
+def test_cached_samples_are_the_naive_ones_with_their_likelihoods(kind, channels, levels, variant):
+    model = trained_a_little(kind, channels, levels, **variant)
     pixels, log_prob = sample(model, 3, Generator(1))
     assert set(np.unique(pixels)) <= set(range(levels))
     assert len(np.unique(pixels)) > 1
@@ -201,11 +242,13 @@ def test_cached_samples_are_the_naive_ones_with_their_likelihoods(kind, channels
     np.testing.assert_allclose(log_prob, naive_log_prob, 1e-9, 1e-9)
 
 
-@pytest.mark.parametrize(("channels", "levels"), [(1, 2), (3, 5)])
+@pytest.mark.parametrize(
+    ("channels", "levels", "variant"), [(1, 2, {}), (3, 5, {"skip": True}), (3, 5, {"scales": 2})]
+)
 @kinds
-def test_completions(kind, channels, levels):
+def test_completions(kind, channels, levels, variant):
     """From the first unknown pixel on; later known ones stay, and count for what follows them."""
-    model = trained_a_little(kind, channels, levels)
+    model = trained_a_little(kind, channels, levels, **variant)
     known = images(model, 3)
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 1], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
     options = {"known": known, "mask": mask}

@@ -11,10 +11,12 @@ Four bodies, between a 7 × 7 convolution of mask A and a head of 1 × 1 convolu
   diagonal   Diagonal BiLSTM: sees (nearly) all of the past in every layer
   cnn        3 × 3 convolutions of mask B: quick, but blind for a wedge to the upper right
   gated      gated PixelCNN: a vertical and a horizontal stack, which see all within their reach
-Maps have 2h channels, LSTM gates and inner convolutions h.
+Maps have 2h channels, LSTM gates and inner convolutions h. With skip connections the head reads
+the sum of all layers' maps, not only the last ones:  x_L + Σ_{l<L} S_l x_l  (section 3.3; worth
+0.01 bits beside the residual connections, says the paper).
 
 What differs from the paper: a ReLU before each of the three layers of the head, and its first two
-are `head` wide; skip connections are left out (worth 0.01 bits beside the residual ones).
+are `head` wide.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from .. import functional as F
 from .. import nn
 from ..functional.checks import Size, sizes
 from ..nn.masked import shift_down
+from ..tensor import Tensor
 
 __all__ = ["KINDS", "PixelRNN", "quantise"]
 
@@ -73,17 +76,21 @@ class DiagonalBlock(nn.Module):
 
 
 class Residual(nn.Module):
-    """The first convolution and the blocks: images (N, C, H, W) to maps (N, 2h, H, W)."""
+    """The first convolution and the blocks: images (N, C, H, W) to each one's maps (N, 2h, H, W).
+
+    The `biases` (N, 2h, H, W), or None, are added to what the blocks read.
+    """
 
     def __init__(self, block, layers: int, hidden: int, height: int, width: int, colours: int):
         super().__init__()
         self.first = nn.MaskedConv2d(colours, 2 * hidden, FIRST, mask="A", colours=colours)
-        self.blocks = nn.Sequential(
-            *(block(hidden, height, width, colours) for _ in range(layers))
-        )
+        self.blocks = nn.ModuleList(block(hidden, height, width, colours) for _ in range(layers))
 
-    def forward(self, x):
-        return self.blocks(self.first(x))
+    def forward(self, x, biases):
+        maps = [self.first(x)]
+        for block, bias in zip(self.blocks, biases, strict=True):
+            maps.append(block(biased(maps[-1], bias)))
+        return maps
 
 
 class GatedBlock(nn.Module):
@@ -119,7 +126,10 @@ def gate(a):
 
 
 class Gated(nn.Module):
-    """Gated blocks: images (N, C, H, W) to maps (N, 2h, H, W)."""
+    """Gated blocks, with the arguments and results of Residual; the first one is its own kind.
+
+    The biases go to the horizontal stack.
+    """
 
     def __init__(self, layers: int, hidden: int, colours: int):
         super().__init__()
@@ -127,13 +137,18 @@ class Gated(nn.Module):
         blocks += [
             GatedBlock(2 * hidden, 2 * hidden, 3, colours, first=False) for _ in range(layers)
         ]
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x):
-        v = x
-        for block in self.blocks:
-            v, x = block(v, x)
-        return x
+    def forward(self, x, biases):
+        v, maps = x, []
+        for block, bias in zip(self.blocks, [None, *biases], strict=True):
+            v, x = block(v, biased(x, bias))
+            maps.append(x)
+        return maps
+
+
+def biased(x, bias):
+    return x if bias is None else x + bias
 
 
 BLOCKS = {"row": RowBlock, "diagonal": DiagonalBlock, "cnn": CNNBlock}
@@ -145,7 +160,9 @@ class PixelRNN(nn.Module):
 
     forward: x (N, channels, H, W), floating point, to logits (N, K, channels, H, W): K = levels
     for a softmax, or K = 1 for levels = 2, the logit of a 1. Colours are drawn in the order of the
-    channels. `layers` are the blocks after the first convolution, `hidden` is h.
+    channels. `layers` are the blocks after the first convolution, `hidden` is h. With `context`
+    the network is told something more about the images: forward and nll take maps
+    (N, context, H, W) that every block may see all of.
 
     >>> import tinygen
     >>> model = PixelRNN("row", image_size=8, levels=4, hidden=4, head=8)
@@ -164,6 +181,8 @@ class PixelRNN(nn.Module):
         layers: int = 1,
         hidden: int = 16,
         head: int = 32,
+        skip: bool = False,
+        context: int = 0,
     ):
         super().__init__()
         if kind not in KINDS:
@@ -179,6 +198,7 @@ class PixelRNN(nn.Module):
                 "each colour needs maps of its own"
             )
         self.kind, self.channels, self.levels = kind, channels, levels
+        self.layers, self.context = layers, context
         if kind == "gated":
             self.body: nn.Module = Gated(layers, hidden, channels)
         else:
@@ -190,6 +210,19 @@ class PixelRNN(nn.Module):
             nn.ReLU(), nn.MaskedConv2d(head, head, 1, colours=channels),
             nn.ReLU(), nn.MaskedConv2d(head, outputs, 1, colours=channels),
         )  # fmt: skip
+        # No biases of their own: the next layer of the head and the blocks' layers have some.
+        self.skips = nn.ModuleList(
+            nn.MaskedConv2d(2 * hidden, 2 * hidden, 1, colours=channels, bias=False)
+            for _ in range(layers if skip else 0)
+        )
+        self.to_biases = nn.ModuleList(
+            nn.Conv2d(context, 2 * hidden, 1, bias=False) for _ in range(layers if context else 0)
+        )
+
+    @property
+    def order(self) -> np.ndarray:
+        """The place of each pixel in the chain rule, (H, W): row by row."""
+        return np.arange(self.height * self.width).reshape(self.height, self.width)
 
     @property
     def logits_per_pixel(self) -> int:
@@ -200,19 +233,33 @@ class PixelRNN(nn.Module):
         """Levels 0, ..., levels - 1 to what the network sees, [-1, 1]."""
         return x * (2 / (self.levels - 1)) - 1
 
-    def forward(self, x):
+    def biases(self, context=None) -> list[Tensor | None]:
+        """What each block is told of the context: maps (N, 2h, H, W), or None without one."""
+        if (context is None) == bool(self.context):
+            maps = (self.context, self.height, self.width)
+            raise ValueError(
+                f"PixelRNN: made with context={self.context}, so it "
+                + (f"needs maps (N, {str(maps)[1:]}" if self.context else "takes none")
+                + f", got {'none' if context is None else tuple(context.shape)}"
+            )
+        return [layer(context) for layer in self.to_biases] or [None] * self.layers
+
+    def forward(self, x, context=None):
         if tuple(x.shape[1:]) != (self.channels, self.height, self.width):
             raise ValueError(
                 f"PixelRNN: images {tuple(x.shape)} must be (N, channels, height, width) with "
                 f"{(self.channels, self.height, self.width)}"
             )
-        logits = self.head(self.body(self.scaled(x)))
+        *early, maps = self.body(self.scaled(x), self.biases(context))
+        for skip, layer in zip(self.skips, early, strict=False):  # if there are any
+            maps = maps + skip(layer)
+        logits = self.head(maps)
         shape = (x.shape[0], self.channels, self.logits_per_pixel, self.height, self.width)
         return logits.reshape(*shape).transpose(1, 2)
 
-    def nll(self, x):
+    def nll(self, x, context=None):
         """-log p of each pixel and colour given those before it, in nats: (N, C, H, W)."""
-        return negative_log_likelihood(self(x), x)
+        return negative_log_likelihood(self(x, context), x)
 
 
 def negative_log_likelihood(logits, x):

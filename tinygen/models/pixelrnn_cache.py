@@ -23,6 +23,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import nn
+from ..autograd import no_grad
 from ..functional import matmul
 from ..tensor import Tensor
 from .pixelrnn import CNNBlock, DiagonalBlock, GatedBlock, PixelRNN, RowBlock
@@ -31,26 +32,27 @@ __all__ = ["CachedNetwork"]
 
 
 class CachedNetwork:
-    """A whole model, a pixel at a time."""
+    """A whole model, a pixel at a time; with the context (n, c, H, W) of one that needs it."""
 
-    def __init__(self, model: PixelRNN, n: int):
+    def __init__(self, model: PixelRNN, n: int, context: Tensor | None = None):
         self.model = model
-        body, width = model.body, model.width
-        self.blocks = [_CACHED[type(block)](block, n, width) for block in body.blocks]
-        if model.kind == "gated":
-            self.first = None
-            self.of_image = [self.blocks[0].vertical, self.blocks[0].horizontal]
-        else:
-            self.first = _Conv(body.first, n, width)
-            self.of_image = [self.first]
-        self.head = [_Conv(layer, n, width) for layer in list(model.head)[1::2]]
+        body, gated = model.body, model.kind == "gated"
+        layers = [*body.blocks] if gated else [body.first, *body.blocks]
+        self.layers = [_CACHED[type(layer)](layer, n, model.width) for layer in layers]
+        first = self.layers[0]
+        self.of_image = [first.vertical, first.horizontal] if gated else [first]
+        with no_grad():
+            biases = model.biases(context)
+        # (H, W, 2h, n) for each layer but the first, the one that sees the image.
+        self.biases = [None] + [b if b is None else _host(b).transpose(2, 3, 1, 0) for b in biases]
+        self.skips = [_Conv(layer, n, model.width) for layer in model.skips]
+        self.head = [_Conv(layer, n, model.width) for layer in list(model.head)[1::2]]
         self.maps = np.empty(0)
 
     def begin_row(self, i: int) -> None:
-        if self.first:
-            self.first.begin_row()
-        for block in self.blocks:
-            block.begin_row(i)
+        self.i = i
+        for layer in self.layers:
+            layer.begin_row(i)
 
     def put(self, j: int, colour: int, levels: np.ndarray) -> None:
         """Show the network a colour (n,) of column j."""
@@ -59,9 +61,13 @@ class CachedNetwork:
 
     def pixel(self, j: int, colour: int | None) -> None:
         """Compute the maps of column j, of one colour."""
-        x = self.first.at(j, colour) if self.first else self.of_image[0].row[j]
-        for block in self.blocks:
-            x = block.pixel(j, x, colour)
+        x = self.of_image[0].row[j]
+        maps = []
+        for layer, bias in zip(self.layers, self.biases, strict=True):
+            x = layer.pixel(j, x if bias is None else x + bias[self.i, j], colour)
+            maps.append(x)
+        for skip, early in zip(self.skips, maps[:-1], strict=False):  # if there are any
+            x = x + skip.of(early, colour)
         self.maps = x
 
     def logits(self, colour: int) -> np.ndarray:
@@ -74,8 +80,8 @@ class CachedNetwork:
 
     def end_row(self) -> None:
         row = self.of_image[0].row
-        for block in self.blocks:
-            row = block.end_row(row)
+        for layer in self.layers:
+            row = layer.end_row(row)
 
 
 class _Conv:
@@ -111,7 +117,7 @@ class _Conv:
         weight, bias, output = (x[:, part] for x in of_gates)
         return weight.reshape(-1, weight.shape[2]), bias, output
 
-    def begin_row(self) -> None:
+    def begin_row(self, i: int) -> None:
         self.rows[:-1] = self.rows[1:]
 
     def of(self, window: np.ndarray, colour: int | None) -> np.ndarray:
@@ -128,6 +134,9 @@ class _Conv:
         """Enter the input (C, n) of column j, and compute there."""
         self.row[j] = x
         return self.at(j, colour)
+
+    def end_row(self, row: np.ndarray | None) -> None:
+        return None
 
     def whole_row(self) -> np.ndarray:
         """(W, O, n): all columns of the current row, as one product."""
@@ -146,7 +155,7 @@ class _CNN:
         )
 
     def begin_row(self, i):
-        self.conv.begin_row()
+        self.conv.begin_row(i)
 
     def pixel(self, j, x, colour):
         h = _relu(self.down.of(_relu(x), colour))
@@ -172,7 +181,7 @@ class _Row:
         self.c = np.repeat(_host(lstm.c0).T[:, :, None], n, 2)
 
     def begin_row(self, i):
-        self.input.begin_row()
+        self.input.begin_row(i)
         self.c_above = self.c.copy()
         windows = np.concatenate([self.h[k : k + len(self.c)] for k in range(self.taps)], 1)
         self.from_above = self.kernel @ windows
@@ -246,7 +255,7 @@ class _Gated:
         self.from_above = np.zeros((width, *self.across.output.shape), self.up.weight.dtype)
 
     def begin_row(self, i):
-        self.vertical.begin_row()
+        self.vertical.begin_row(i)
 
     def pixel(self, j, x, colour):
         a = self.horizontal.pixel(j, x, colour) + self.from_above[j]
@@ -261,7 +270,13 @@ class _Gated:
         return _gate(a)
 
 
-_CACHED = {CNNBlock: _CNN, RowBlock: _Row, DiagonalBlock: _Diagonal, GatedBlock: _Gated}
+_CACHED = {
+    nn.MaskedConv2d: _Conv,
+    CNNBlock: _CNN,
+    RowBlock: _Row,
+    DiagonalBlock: _Diagonal,
+    GatedBlock: _Gated,
+}
 
 
 def _host(tensor: Tensor) -> np.ndarray:
