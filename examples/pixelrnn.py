@@ -2,8 +2,9 @@
 
     python examples/pixelrnn.py                                # clothes in 4 greys, on the CPU
     python examples/pixelrnn.py --data mnist --levels 2        # binary digits, redrawn each time
-    python examples/pixelrnn.py --kind row                     # or cnn, gated
+    python examples/pixelrnn.py --kind row                     # or cnn, gated; --layers 3 --skip
     python examples/pixelrnn.py --data emoji --colours 3       # colour after colour
+    python examples/pixelrnn.py --multi-scale                  # every second pixel first
     python examples/pixelrnn.py --preset cifar --device cuda   # on a GPU
     python examples/pixelrnn.py --resume --temperature 0.8     # go on with the latest run, or only
                                                                # draw again
@@ -16,7 +17,8 @@ hand, clipped gradients, and an average of the weights over time for all that is
 What to look for: the likelihood is exact, so `held_out` is the whole truth about the model. It
 starts at log(levels) nats for each pixel and colour. Digits in binary: 206 nats an image without
 any context, below 95 after a few thousand steps; the paper's best network reached 79.20 on a
-binarisation that was drawn once.
+binarisation that was drawn once. `nats` is the last batch's loss; `train` and `held_out` are of
+the averaged weights, on images and levels that stay the same: they part when it overfits.
 
 The run folder holds samples/ and training.gif (drawn by the same random numbers every time),
 completions.png (hidden half, several ways to go on, original), heatmap.png (held-out images and
@@ -26,6 +28,7 @@ where they surprise: nats of each pixel), field.png (what a pixel sees of its pa
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 import tempfile
@@ -40,7 +43,9 @@ from tinygen import Tensor, nn, no_grad, optim
 from tinygen.data import DATASETS, DataLoader, Dataset, load, to_float
 from tinygen.distributions import binarize, bits_per_dim
 from tinygen.models.pixelrnn import KINDS, PixelRNN, quantise
-from tinygen.models.pixelrnn_sampling import sample, sample_naive
+from tinygen.models.pixelrnn_multiscale import MultiScalePixelRNN
+from tinygen.models.pixelrnn_pictures import completions, drawing, receptive_field
+from tinygen.models.pixelrnn_sampling import Model, sample, sample_naive
 from tinygen.random import Generator as RandomNumbers
 from tinygen.train import (
     Progress,
@@ -64,6 +69,8 @@ PRESETS = {
         "layers": 1,
         "hidden": 16,
         "head": 32,
+        "skip": False,
+        "multi_scale": False,
         "steps": 1000,
         "batch_size": 16,
         "lr": 3e-3,
@@ -91,15 +98,17 @@ PRESETS["cifar"] = {
     "layers": 12,
     "hidden": 128,
     "head": 1024,
+    "skip": True,
     "steps": 300_000,  # 96 epochs
     "lr": 1e-3,
     "sample_every": 5000,
 }
+ARCHITECTURE = ("kind", "levels", "layers", "hidden", "head", "skip", "multi_scale")
 CLIP = 1.0  # largest norm of the gradient of the nats per pixel and colour
 AVERAGE = 0.99  # of the weights: over some 100 steps, so that early samples do not lag far behind
 LOG_EVERY = 50
 SAVE_EVERY = 250
-CURVE = 200  # held-out images for the curve; the score takes all of them
+CURVE = 100  # images for either curve; the score takes all that are held out
 SHOWN = 100  # samples in a grid
 COMPLETED = 8  # images in completions.png, each in
 WAYS = 5  # ways
@@ -111,19 +120,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings, run = parser().parse(argv)
     tinygen.manual_seed(settings["seed"])
     settings["binarisation"] = check_binarisation(settings)
-    training, held_out = load_data(settings)
-    _, height, width = training.image_shape
-    architecture = {
-        "kind": settings["kind"],
-        "image_size": [height, width],
-        "channels": settings["colours"],
-        "levels": settings["levels"],
-        "layers": settings["layers"],
-        "hidden": settings["hidden"],
-        "head": settings["head"],
-    }
+    training, watched = load_data(settings)
+    channels, *size = training.image_shape
+    architecture = {name: settings[name] for name in ARCHITECTURE}
+    architecture |= {"channels": channels, "image_size": size}
     try:
-        model = PixelRNN(**architecture).to(settings["device"])
+        model = build(**architecture).to(settings["device"])
     except ValueError as error:
         raise UserError(str(error)) from error
     saved = {
@@ -142,11 +144,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.forget_after(done)
     print(f"{training}\nwriting to {run.path}")
 
-    train(settings, run, training, held_out, saved, done)
+    train(settings, run, training, watched, saved, done)
     with saved["parts"]["average"].applied():
-        draw_pictures(settings, run, model, held_out)
+        draw_pictures(settings, run, model, watched["held_out"])
         if settings["score"]:
-            score(settings, run, model, held_out)
+            score(settings, run, model, watched)
+
+
+def build(*, multi_scale: bool, **architecture) -> Model:
+    return (MultiScalePixelRNN if multi_scale else PixelRNN)(**architecture)
 
 
 def parser() -> cli.Parser:
@@ -157,6 +163,8 @@ def parser() -> cli.Parser:
     add("--layers", type=cli.positive(int), help="blocks (1; paper 7, cifar 12)")
     add("--hidden", type=cli.positive(int), help="h, half the number of maps (16; cifar 128)")
     add("--head", type=cli.positive(int), help="width of the last layers (32; cifar 1024)")
+    add("--skip", action=argparse.BooleanOptionalAction, help="connect every layer to the last")
+    add("--multi-scale", action="store_true", help="draw a quarter of the pixels first")
     add("--colours", type=int, choices=(1, 3), help="grey or RGB (1; cifar 3)")
     add("--levels", type=int, help="values of a pixel, 2 to 256 (4; paper 2, cifar 256)")
     add(
@@ -191,11 +199,17 @@ def check_binarisation(settings: dict) -> str | None:
     return None
 
 
-def load_data(settings: dict) -> tuple[Dataset, np.ndarray]:
-    """The images to train on, and the levels (N, C, H, W) of held-out ones.
+def numbers_for(settings: dict, purpose: str) -> RandomNumbers:
+    """The same in every run of this seed, whatever else was drawn."""
+    return RandomNumbers(settings["seed"]).fork(purpose)
 
-    These are drawn once where chance is in them, so that figures can be compared. A folder has
-    no split to hold out: then a tenth of it is taken.
+
+def load_data(settings: dict) -> tuple[Dataset, dict[str, np.ndarray]]:
+    """The images to train on; and levels (N, C, H, W) to watch, of held-out images and of at most
+    as many of those to train on.
+
+    The levels are drawn once where chance is in them, so that figures can be compared. A folder
+    has no split to hold out: then a tenth of it is taken.
     """
     name = settings["data"]
     like_mnist = name in ("fashion-small", "fashion-mnist", "mnist")
@@ -214,17 +228,18 @@ def load_data(settings: dict) -> tuple[Dataset, np.ndarray]:
             f"--batch-size {settings['batch_size']}: {name} has {len(training)} images to train "
             f"on and {len(held_out)} to hold out"
         )
-    numbers = RandomNumbers(settings["seed"])
+
+    def fixed(data: Dataset, purpose: str) -> np.ndarray:
+        numbers = numbers_for(settings, purpose)
+        return levels_of(settings, Tensor(to_float(data.images, (0, 1))), numbers).numpy()
+
     if settings["binarisation"] == "static":
         # As 0 and 255, so that they come out of the loader as 0 and 1.
-        fixed = levels_of(settings, in_unit_range(training), numbers.fork("training"))
-        images = (255 * fixed.numpy()).astype(np.uint8)
+        images = (255 * fixed(training, "training")).astype(np.uint8)
         training = Dataset(images, name=name, split=training.split)
-    return training, levels_of(settings, in_unit_range(held_out), numbers.fork("held out")).numpy()
-
-
-def in_unit_range(data: Dataset) -> Tensor:
-    return Tensor(to_float(data.images, (0, 1)))
+    some = np.linspace(0, len(training) - 1, min(len(held_out), len(training))).astype(int)
+    watched = training.take(some)
+    return training, {"train": fixed(watched, "watched"), "held_out": fixed(held_out, "held out")}
 
 
 def levels_of(settings: dict, images: Tensor, numbers: RandomNumbers | None = None) -> Tensor:
@@ -238,7 +253,12 @@ def levels_of(settings: dict, images: Tensor, numbers: RandomNumbers | None = No
 
 
 def train(
-    settings: dict, run: RunFolder, data: Dataset, held_out: np.ndarray, saved: dict, done: int
+    settings: dict,
+    run: RunFolder,
+    data: Dataset,
+    watched: dict[str, np.ndarray],
+    saved: dict,
+    done: int,
 ) -> None:
     """From the step after `done` on. Ctrl-C ends it, after saving, with `Stopped`."""
     model, optimizer, average = saved["parts"].values()
@@ -265,10 +285,10 @@ def train(
                 check_finite(step, numbers)
             with average.applied():
                 if step % LOG_EVERY == 0 or step == steps:
-                    numbers["held_out"] = float(
-                        nats(model, held_out[:CURVE]).sum((1, 2, 3)).mean()
-                    )
-                    numbers["bits_per_dim"] = bits_per_dim(numbers["held_out"], dims)
+                    for name, images in watched.items():
+                        numbers[name] = float(nats_of(model, images[:CURVE]).mean())
+                    for name in watched:
+                        numbers[f"{name}_bits_per_dim"] = bits_per_dim(numbers[name], dims)
                     progress.show(numbers)
                     run.log(step, numbers, progress.images_per_second)
                 if step % settings["sample_every"] == 0 or step == steps:
@@ -286,7 +306,7 @@ def learning_rate(settings: dict, step: int) -> float:
 
 def the_step(
     settings: dict,
-    model: PixelRNN,
+    model: Model,
     optimizer: optim.Adam,
     average: optim.ExponentialMovingAverage,
 ) -> Callable[[Tensor], Tensor]:
@@ -306,13 +326,17 @@ def the_step(
     return learn
 
 
-def nats(model: PixelRNN, images: np.ndarray) -> np.ndarray:
+def nats(model: Model, images: np.ndarray) -> np.ndarray:
     """-log p of each pixel and colour of images (N, C, H, W) of levels."""
     device = next(model.parameters()).device
+    parts = np.split(images, range(100, len(images), 100))
     with no_grad():
-        parts = [model.nll(Tensor(part).to(device)).numpy() for part in np.split(
-            images, range(100, len(images), 100))]  # fmt: skip
-    return np.concatenate(parts)
+        return np.concatenate([model.nll(Tensor(part).to(device)).numpy() for part in parts])
+
+
+def nats_of(model: Model, images: np.ndarray) -> np.ndarray:
+    """-log p of each whole image."""
+    return nats(model, images).sum((1, 2, 3), dtype=np.float64)
 
 
 # -------------------------------------------------------------------------------------- pictures
@@ -322,115 +346,86 @@ def in_grid(settings: dict, images: np.ndarray, columns: int | None = None) -> n
     return pictures.grid(images, columns=columns, value_range=(0, settings["levels"] - 1))
 
 
-def draw(settings: dict, model: PixelRNN, n: int, purpose: str, **options) -> np.ndarray:
-    """n samples by the same random numbers in every run of this seed, whatever else was drawn."""
-    numbers = RandomNumbers(settings["seed"]).fork(purpose)
-    return sample(model, n, numbers, temperature=settings["temperature"], **options)[0]
+def draw(settings: dict, model: Model, n: int, purpose: str, by: Callable = sample) -> np.ndarray:
+    numbers = numbers_for(settings, purpose)
+    return by(model, n, numbers, temperature=settings["temperature"])[0]
 
 
-def save_samples(settings: dict, run: RunFolder, step: int, model: PixelRNN) -> None:
+def save_samples(settings: dict, run: RunFolder, step: int, model: Model) -> None:
     samples = draw(settings, model, SHOWN, "shown")
     pictures.save_png(run.sample_path(step), in_grid(settings, samples))
 
 
-def draw_pictures(settings: dict, run: RunFolder, model: PixelRNN, held_out: np.ndarray) -> None:
+def draw_pictures(settings: dict, run: RunFolder, model: Model, held_out: np.ndarray) -> None:
     pictures.animate(run.path / "training.gif", sorted(run.samples.glob("step-*.png")))
-    panels = [["nats", "held_out"], ["bits_per_dim"]]
-    pictures.plot(run.path / "losses.png", run.read_metrics(), panels)
-    some = held_out[:COMPLETED]
-    pictures.save_png(run.path / "completions.png", completions(settings, model, some))
+    metrics = run.read_metrics()
+    panels = [["nats", "train", "held_out"], ["train_bits_per_dim", "held_out_bits_per_dim"]]
+    pictures.plot(run.path / "losses.png", metrics, panels)
+    completed = completions(
+        model,
+        held_out[:COMPLETED],
+        numbers_for(settings, "completed"),
+        hidden=settings["occlude"],
+        ways=WAYS,
+        temperature=settings["temperature"],
+    )
+    rows = completed.reshape(-1, *held_out.shape[1:])
+    picture = in_grid(settings, rows, columns=completed.shape[1])
+    pictures.save_png(run.path / "completions.png", picture)
     pictures.save_png(run.path / "heatmap.png", heat_map(settings, model, held_out[:16]))
-    pictures.save_png(run.path / "field.png", receptive_field(model, held_out[:FIELD]))
-    draw_in_order(settings, run.path / "drawing.gif", draw(settings, model, 16, "shown"))
+    pictures.save_png(run.path / "field.png", fields(model, held_out[:FIELD]))
+    draw_in_order(settings, run.path / "drawing.gif", model)
 
 
-def completions(settings: dict, model: PixelRNN, images: np.ndarray) -> np.ndarray:
-    """A row for each image: its lower part hidden, several ways to go on, the original."""
-    height, width = images.shape[2:]
-    first = height - math.ceil(settings["occlude"] * height)
-    known = np.zeros((height, width), bool)
-    known[:first] = True
-    occluded = np.where(known, images, (settings["levels"] - 1) / 2)
-    several = np.repeat(images, WAYS, axis=0)
-    ways = draw(settings, model, len(several), "completed", known=several, mask=known)
-    ways = ways.reshape(len(images), WAYS, *images.shape[1:])
-    rows = np.concatenate([occluded[:, None], ways, images[:, None]], axis=1)
-    return in_grid(settings, rows.reshape(-1, *images.shape[1:]), columns=WAYS + 2)
-
-
-def heat_map(settings: dict, model: PixelRNN, images: np.ndarray) -> np.ndarray:
+def heat_map(settings: dict, model: Model, images: np.ndarray) -> np.ndarray:
     """Images, each beside the nats of its pixels: black 0, white 4 or more."""
     heat = nats(model, images).sum(1, keepdims=True) / 4
     heat = np.repeat(heat * (settings["levels"] - 1), images.shape[1], axis=1)
     return pictures.pairs(images, heat, value_range=(0, settings["levels"] - 1))
 
 
-def receptive_field(model: PixelRNN, images: np.ndarray) -> np.ndarray:
-    """What three pixels see: the size of their logits' gradients for each pixel of their past.
-
-    From black, one millionth of the largest, to white; the past that is not seen is red, the
-    future blue, the pixel itself yellow. A model that could look ahead would show it here.
-    """
-    height, width = images.shape[2:]
-    device = next(model.parameters()).device
-    order = np.arange(height * width).reshape(height, width)
-    maps = []
-    for j in (width // 6, width // 2, width - 1 - width // 6):
-        i = 2 * height // 3
-        x = Tensor(images).to(device).requires_grad_()
-        logits = model(x)[:, :, :, i, j]
-        # Signs, so that the gradients of a softmax's logits don't cancel each other out.
-        signs = np.where(np.arange(logits.shape[1]) % 2, -1, 1).astype(logits.dtype)
-        weights = np.broadcast_to(signs[:, None], logits.shape).copy()
-        gradient = tinygen.grad(logits, x, Tensor(weights).to(device))
-        seen = np.abs(gradient.cpu().numpy()).sum((0, 1))
-        with np.errstate(divide="ignore"):
-            light = 1 + np.log10(seen / max(seen.max(), 1e-30)) / 6
-        picture = np.repeat(light.clip(0, 1)[None], 3, axis=0)
-        picture[:, seen == 0] = np.array([[0.6], [0.1], [0.1]])
-        picture[:, (order > order[i, j]) & (seen == 0)] = np.array([[0.1], [0.1], [0.4]])
-        picture[:, i, j] = (1, 1, 0)
-        maps.append(picture)
+def fields(model: Model, images: np.ndarray) -> np.ndarray:
+    """What three pixels of a row see of their past."""
+    # An odd row: the small image of a multi-scale model has none of them.
+    i, width = 2 * round(model.height / 3) - 1, model.width
+    columns = width // 6, width // 2, width - 1 - width // 6
+    maps = [receptive_field(model, images, i, j) for j in columns]
     return pictures.grid(np.stack(maps), columns=3, value_range=(0, 1), scale=6)
 
 
-def draw_in_order(settings: dict, path: Path, samples: np.ndarray) -> None:
+def draw_in_order(settings: dict, path: Path, model: Model) -> None:
     """The animation of some samples as they are drawn, pixel after pixel."""
-    n, channels, height, width = samples.shape
-    frames = np.linspace(0, height * width, FRAMES + 1).round().astype(int)
+    samples = draw(settings, model, 16, "shown")
     with tempfile.TemporaryDirectory() as folder:
-        for frame, drawn in enumerate(frames):
-            pixels = samples.reshape(n, channels, -1).copy()
-            pixels[:, :, drawn:] = (settings["levels"] - 1) / 2
-            picture = in_grid(settings, pixels.reshape(samples.shape))
-            pictures.save_png(Path(folder) / f"{frame:03d}.png", picture)
-        pictures.animate(path, sorted(Path(folder).glob("*.png")), seconds=8)
+        frames = [Path(folder, f"{frame:03d}.png") for frame in range(FRAMES + 1)]
+        for frame, pixels in zip(frames, drawing(model, samples, FRAMES), strict=True):
+            pictures.save_png(frame, in_grid(settings, pixels))
+        pictures.animate(path, frames, seconds=8)
 
 
 # ----------------------------------------------------------------------------------------- score
 
 
-def score(settings: dict, run: RunFolder, model: PixelRNN, held_out: np.ndarray) -> None:
-    """The exact likelihood of all held-out images and the speed of drawing, in scores.json."""
-    per_image = nats(model, held_out).sum((1, 2, 3), dtype=np.float64)
-    dims = held_out[0].size
+def score(settings: dict, run: RunFolder, model: Model, watched: dict[str, np.ndarray]) -> None:
+    """The exact likelihood of all watched images and the speed of drawing, in scores.json."""
+    dims = watched["held_out"][0].size
+    scores = {}
+    for prefix, images in {"": watched["held_out"], "train_": watched["train"]}.items():
+        per_image = nats_of(model, images)
+        mean = float(per_image.mean())
+        scores[f"{prefix}images"] = len(images)
+        scores[f"{prefix}nats"] = mean
+        scores[f"{prefix}standard_error"] = float(per_image.std() / math.sqrt(len(images)))
+        scores[f"{prefix}bits_per_dim"] = bits_per_dim(mean, dims)
+
     cached = seconds_of(lambda: draw(settings, model, SHOWN, "timed"))
-    with no_grad():
-        x = Tensor(held_out[:1].repeat(SHOWN, 0)).to(settings["device"])
-        forward = seconds_of(lambda: model(x).numpy())
-    scores = {
-        "images": len(held_out),
-        "nats": float(per_image.mean()),
-        "standard_error": float(per_image.std() / math.sqrt(len(held_out))),
-        "bits_per_dim": bits_per_dim(float(per_image.mean()), dims),
-        f"seconds for {SHOWN} samples": cached,
-        "seconds for a forward pass of as many": forward,
-    }
+    x = watched["held_out"][:1].repeat(SHOWN, 0)
+    forward = seconds_of(lambda: nats(model, x))
+    scores[f"seconds for {SHOWN} samples"] = cached
+    scores["seconds for a forward pass of as many"] = forward
     if settings["naive"]:
-        numbers = RandomNumbers(settings["seed"]).fork("timed")
-        scores["seconds without caches"] = seconds_of(
-            lambda: sample_naive(model, SHOWN, numbers, temperature=settings["temperature"])
-        )
+        naively = seconds_of(lambda: draw(settings, model, SHOWN, "timed", by=sample_naive))
+        scores["seconds without caches"] = naively
     write_json(run.path / "scores.json", {"step": settings["steps"], **scores})
     for name, value in scores.items():
         print(f"{name:>38}: {value:.4g}")

@@ -20,7 +20,7 @@ from tinygen.train import cli
 SCRIPT = Path(__file__).parents[2] / "examples" / "pixelrnn.py"
 TOY = ["--hidden", "3", "--head", "4", "--batch-size", "8", "--image-size", "8"]
 QUICK = [*TOY, "--no-score"]
-PINNED = [[94.5607, 98.6606], [97.4032, 98.654], [97.6012, 98.6466]]
+PINNED = [[94.5607, 98.4345, 98.6606], [97.4032, 98.4269, 98.654], [97.6012, 98.4183, 98.6466]]
 
 
 @pytest.fixture
@@ -64,11 +64,15 @@ def test_a_run_leaves_everything_that_was_promised(pixelrnn, capsys):
     assert samples == ["step-000000.png", "step-000003.png"]
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["images"] == 1000
-    assert scores["bits_per_dim"] == pytest.approx(scores["nats"] / 64 / np.log(2))
-    assert 0.5 < scores["bits_per_dim"] < 2.5  # knowing nothing costs 2 bits with 4 levels
+    assert scores["train_images"] == 1000
+    for of in ("", "train_"):
+        bits = scores[f"{of}bits_per_dim"]
+        assert bits == pytest.approx(scores[f"{of}nats"] / 64 / np.log(2))
+        assert 0.5 < bits < 2.5  # knowing nothing costs 2 bits with 4 levels
+    assert scores["nats"] != scores["train_nats"]
     assert scores["seconds without caches"] > scores["seconds for 9 samples"] > 0
     header = (folder / "metrics.csv").read_text().splitlines()[0]
-    assert header == "step,nats,held_out,bits_per_dim"
+    assert header == "step,nats,train,held_out,train_bits_per_dim,held_out_bits_per_dim"
     with Image.open(folder / "drawing.gif") as animation:
         assert animation.n_frames == 5
     assert "drawing cost as much as" in capsys.readouterr().out
@@ -90,7 +94,7 @@ def test_the_first_losses_are_pinned(pixelrnn, monkeypatch):
     monkeypatch.setattr(pixelrnn, "LOG_EVERY", 1)
     assert run(pixelrnn, "--steps", 3, "--out", "here", *QUICK) == 0
     lines = Path("here/metrics.csv").read_text().splitlines()
-    losses = np.array([line.split(",")[1:3] for line in lines[1:]], float)
+    losses = np.array([line.split(",")[1:4] for line in lines[1:]], float)
     np.testing.assert_allclose(losses, PINNED, rtol=2e-4)
 
 
@@ -131,11 +135,12 @@ def test_a_resumed_run_ends_with_the_same_bytes(pixelrnn, monkeypatch, capsys):
         ["--kind", "row", "--levels", "2", "--binarisation", "static"],
         ["--kind", "cnn", "--levels", "2", "--binarisation", "threshold"],
         ["--kind", "gated", "--levels", "256"],
-        ["--data", "emoji", "--colours", "3"],
+        ["--data", "emoji", "--colours", "3", "--skip", "--multi-scale"],
+        ["--kind", "row", "--image-size", "5", "--multi-scale"],
     ],
 )
 def test_the_other_options(pixelrnn, flags):
-    assert run(pixelrnn, *flags, "--steps", 1, "--out", "here", *QUICK) == 0
+    assert run(pixelrnn, "--steps", 1, "--out", "here", *QUICK, *flags) == 0
     with Image.open("here/samples/step-000001.png") as picture:
         assert picture.mode == ("RGB" if "3" in flags else "L")
         if "2" in flags:
@@ -145,13 +150,17 @@ def test_the_other_options(pixelrnn, flags):
 def test_images_that_were_made_binary_once_stay_as_they_are(pixelrnn):
     settings = {"data": "fashion-small", "image_size": 8, "colours": 1, "levels": 2, "seed": 0,
                 "batch_size": 8, "binarisation": "static"}  # fmt: skip
-    training, held_out = pixelrnn.load_data(settings)
+    training, watched = pixelrnn.load_data(settings)
     again, _ = pixelrnn.load_data(settings)
     assert set(np.unique(training.images)) == {0, 255}
     np.testing.assert_array_equal(training.images, again.images)
     other, _ = pixelrnn.load_data({**settings, "seed": 1})
     assert (training.images != other.images).any()
-    assert set(np.unique(held_out)) == {0, 1}
+    assert set(np.unique(watched["held_out"])) == {0, 1}
+    # The first and the last of those to train on, as they are trained on.
+    ends = training.images[[0, -1]]
+    np.testing.assert_array_equal(255 * watched["train"][[0, -1]], ends)
+    assert watched["train"].shape == watched["held_out"].shape == (1000, 1, 8, 8)
 
 
 def test_a_folder_of_pictures_holds_a_tenth_out(pixelrnn):
@@ -161,7 +170,7 @@ def test_a_folder_of_pictures_holds_a_tenth_out(pixelrnn):
         Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(f"photos/{i:02}.png")
     assert run(pixelrnn, "--data", "photos", "--colours", 3, "--steps", 1, *TOY) == 0
     scores = json.loads(Path("runs/pixelrnn-photos/scores.json").read_text())
-    assert scores["images"] == 2
+    assert scores["images"] == scores["train_images"] == 2
 
 
 def test_mistakes_are_one_line_and_leave_nothing_behind(pixelrnn, capsys):
@@ -193,6 +202,10 @@ def test_a_checkpoint_of_another_architecture(pixelrnn, capsys):
     shutil.copy("b/checkpoint.safetensors", "a")
     line = error_of(pixelrnn, capsys, "--resume", "--out", "a")
     assert "of a pixelrnn with kind=row, not with kind=diagonal" in line
+    assert run(pixelrnn, "--steps", 1, "--out", "c", *QUICK, "--skip") == 0
+    shutil.copy("c/checkpoint.safetensors", "a")
+    line = error_of(pixelrnn, capsys, "--resume", "--out", "a")
+    assert "of a pixelrnn with skip=True, not with skip=False" in line
     line = error_of(pixelrnn, capsys, "--resume", "--out", "b", "--levels", 5)
     assert "was started with --levels 4" in line
 
