@@ -91,15 +91,17 @@ class Report:
 
     def models(self) -> None:
         """Every training step by every provider, each provider in a process of its own."""
-        chosen = [model for model in zoo.MODELS if self.args.match in model]
+        chosen = {name: m for name, m in zoo.MODELS.items() if self.args.match in name}
         for provider in steps.PROVIDERS:
             worker = Contained(__file__, provider)
-            for precision, model in product(steps.PRECISIONS, chosen):
-                request = {"model": model, "precision": precision}
+            for precision, (name, model) in product(steps.PRECISIONS, chosen.items()):
+                if provider not in model.providers or precision not in model.precisions:
+                    continue
+                request = {"model": name, "precision": precision}
                 row = self._step(worker, request)
                 self.results["models"].append(request | {"provider": provider} | row)
                 said = f"{row['median']:.3g} ms/step" if "median" in row else table.status(row)
-                print(f"{model}, {precision}, {provider}: {said}", flush=True)
+                print(f"{name}, {precision}, {provider}: {said}", flush=True)
             worker.close()
         print(f"\n{table.model_table(self.results)}")
 
@@ -107,7 +109,7 @@ class Report:
         left, quick = self.left("models"), self.args.quick
         if left <= 0:
             return {"skipped": "out of time"}
-        options = {"quick": quick, "seconds": 0.2 if quick else 1.0}
+        options = {"quick": quick, "seconds": 0.2 if quick else 0.5}
         return worker.ask(min(MODEL_SECONDS, left + 5), **request, **options)
 
     def end(self) -> int:

@@ -22,9 +22,9 @@ FIRST_STEP = """
 import sys, time
 start = time.perf_counter()
 sys.path.insert(0, {folder!r})
-import models
-step = models.dcgan_step("tinygen", models.CASES["dcgan 28x28, batch 128"])
-step()
+from twins import dcgan
+step = dcgan.tinygen_step(dcgan.CASES["dcgan 28x28, batch 128"])
+step()[0].item()
 print(time.perf_counter() - start)
 """
 

@@ -9,102 +9,44 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+from twins.common import Step, Torch
 
-__all__ = ["PRECISIONS", "PROVIDERS", "Model", "Twin", "measure"]
+__all__ = ["PRECISIONS", "PROVIDERS", "Model", "measure"]
 
 PRECISIONS = ("tf32", "bf16")
 ROW = 10  # steps between two looks at the clock
 LEAST = 5  # rows
 WARM_UP = 6  # tinygen.capture records at the fourth call
 
-Step = Callable[[], Any]
 
-
-@dataclass(frozen=True)
-class Twin:
-    """How PyTorch runs a step: what its users choose among."""
-
-    device: str = "cuda"
-    bf16: bool = False
-    channels_last: bool = False
-    compiled: bool = False
-    graph: bool = False
-
-    def net(self, net):
-        """The network on the device."""
-        import torch
-
-        net = net.to(self.device)
-        if self.channels_last:
-            net = net.to(memory_format=torch.channels_last)
-        return torch.compile(net) if self.compiled else net
-
-    def images(self, x):
-        """A batch on the device."""
-        import torch
-
-        memory = torch.channels_last if self.channels_last else torch.contiguous_format
-        return x.to(self.device).contiguous(memory_format=memory)
-
-    def autocast(self):
-        """For the forward pass. A new one for each: its copies of the weights live as long."""
-        import torch
-
-        return torch.autocast(self.device, torch.bfloat16) if self.bf16 else nullcontext()
-
-    def adam(self, net, lr: float, betas: tuple[float, float]):
-        """PyTorch's fastest Adam."""
-        import torch
-
-        options = {"fused": True, "capturable": self.graph}
-        return torch.optim.Adam(net.parameters(), lr=lr, betas=betas, **options)
-
-    def finish(self, step: Step) -> Step:
-        """The step as it is, or as one CUDA graph."""
-        import torch
-
-        if not self.graph:
-            return step
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-        return graph.replay
+PROVIDERS: dict[str, Torch | bool] = {
+    "tinygen": False,  # whether captured
+    "tinygen captured": True,
+    "torch": Torch(device="cuda"),
+    "torch channels-last": Torch(device="cuda", channels_last=True),
+    "torch channels-last, CUDA graph": Torch(device="cuda", channels_last=True, graph=True),
+    "torch channels-last, compiled": Torch(device="cuda", channels_last=True, compiled=True),
+}
 
 
 @dataclass(frozen=True)
 class Model:
-    """`tinygen(sizes, device)` gives (step, its arguments), a step that `tinygen.capture` takes;
-    `torch(sizes, twin)` a step without arguments. Both return losses that nobody has read."""
+    """A module of `twins`, the sizes, those of a smoke run, and what its step is timed with."""
 
+    module: ModuleType
     sizes: Any
     few: Any
-    tinygen: Callable[[Any, str], tuple[Callable, tuple]]
-    torch: Callable[[Any, Twin], Step]
+    providers: tuple[str, ...] = tuple(PROVIDERS)
+    precisions: tuple[str, ...] = PRECISIONS
 
     def size(self, quick: bool) -> Any:
         """The sizes, or those of a smoke run."""
         return self.few if quick else self.sizes
-
-
-PROVIDERS: dict[str, Twin | bool] = {
-    "tinygen": False,  # whether captured
-    "tinygen captured": True,
-    "torch": Twin(),
-    "torch channels-last": Twin(channels_last=True),
-    "torch channels-last, CUDA graph": Twin(channels_last=True, graph=True),
-    "torch channels-last, compiled": Twin(channels_last=True, compiled=True),
-}
 
 
 def measure(
@@ -112,7 +54,7 @@ def measure(
 ) -> dict[str, Any]:
     """A row of the report; `peak_mb` counts what the library holds of the GPU after the steps."""
     how = PROVIDERS[provider]
-    library = _Torch if isinstance(how, Twin) else _Tinygen
+    library = _Torch if isinstance(how, Torch) else _Tinygen
     gc.collect()  # the step of the case before, and its graph
     library.free()
     before = library.used_bytes()
@@ -152,10 +94,8 @@ class _Tinygen:
         import tinygen
 
         tinygen.device.set_precision(precision)
-        step, arguments = model.tinygen(model.size(quick), "cuda")
-        if captured:
-            step = tinygen.capture(step, device="cuda")
-        return lambda: step(*arguments)
+        step = model.module.tinygen_step(model.size(quick), "cuda")
+        return tinygen.capture(step, device="cuda") if captured else step
 
     @staticmethod
     def synchronize() -> None:
@@ -181,15 +121,16 @@ class _Torch:
     """The GPU through PyTorch."""
 
     @staticmethod
-    def step(model: Model, twin: Twin, precision: str, quick: bool) -> Step:
+    def step(model: Model, how: Torch, precision: str, quick: bool) -> Step:
         import torch
 
         torch.backends.cudnn.allow_tf32 = True  # its default; for products it is not
         torch.backends.cuda.matmul.allow_tf32 = True
-        if twin.compiled:
+        if how.compiled:
             torch.compiler.reset()  # it stops compiling when it has seen too many networks
-        twin = replace(twin, bf16=precision == "bf16")
-        return twin.finish(model.torch(model.size(quick), twin))
+        how = replace(how, bf16=precision == "bf16")
+        step = model.module.torch_step(model.size(quick), how)
+        return _recorded(step) if how.graph else step
 
     @staticmethod
     def synchronize() -> None:
@@ -209,3 +150,19 @@ class _Torch:
 
         free, total = torch.cuda.mem_get_info()
         return total - free
+
+
+def _recorded(step: Step) -> Step:
+    """PyTorch's step as one CUDA graph."""
+    import torch
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay

@@ -1,0 +1,1 @@
+"""The kernels that are compared: a module for each kind, each with a list `CASES`."""
