@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 __all__ = [
+    "around",
     "channels_last",
     "contiguous",
     "dense",
@@ -50,6 +51,16 @@ def dense_like(x: np.ndarray, like: np.ndarray) -> np.ndarray:
 def flat(x: np.ndarray) -> np.ndarray:
     """The elements of a dense array as a 1-D view, in the order in which they lie in memory."""
     return x.reshape(-1) if x.flags.c_contiguous else x.transpose(_by_stride(x)).reshape(-1)
+
+
+def around(x: np.ndarray, axis: int) -> np.ndarray:
+    """A dense array's memory as (outer, size of `axis`, inner), a C-contiguous view: what lies
+    before that axis in memory, and what lies after it."""
+    if not x.flags.c_contiguous:
+        order = _by_stride(x)
+        x, axis = x.transpose(order), order.index(axis)
+    sizes = x.shape
+    return x.reshape(math.prod(sizes[:axis]), sizes[axis], math.prod(sizes[axis + 1 :]))
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:

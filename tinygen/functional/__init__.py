@@ -16,3 +16,4 @@ from .reduce import *
 from .scan import *
 from .shape import *
 from .softmax import *
+from .weight_norm import *

@@ -8,7 +8,7 @@ from .. import functional as F
 from ..autograd import no_grad
 from ..device import array_module, kernels
 from ..tensor import Tensor
-from .module import Module, Parameter
+from .module import Handle, Module, Parameter
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "remove_weight_norm", "weight_norm"]
 
@@ -38,15 +38,38 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 
 
 class _WeightNorm:
-    """The hooks behind `weight_norm`: compute w = g v/|v| before each call."""
+    """The hooks behind `weight_norm`: compute w = g v/|v| before each call.
 
-    def __init__(self, name: str, axis: int, data_dependent: bool):
-        self.name, self.axis, self.uninitialised = name, axis, data_dependent
+    A buffer `mask` of the weight's shape is applied to v on the way.
+    """
+
+    def __init__(self, name: str, axis: int):
+        self.name, self.axis = name, axis
+        self.handles: list[Handle] = []
+        self.until_initialised: list[Handle] = []
+
+    def install(self, module: Module, data_dependent: bool) -> None:
+        self.handles.append(module.register_forward_pre_hook(self.before))
+        if data_dependent:
+            self.until_initialised += [
+                module.register_forward_hook(self.after),
+                module.register_load_hook(self.loaded),
+            ]
+        self.before(module, ())
+
+    def remove(self) -> None:
+        for handle in (*self.handles, *self.until_initialised):
+            handle.remove()
+
+    def initialised(self) -> None:
+        for handle in self.until_initialised:
+            handle.remove()
 
     def weight(self, module: Module) -> Tensor:
         g, v = (getattr(module, f"{self.name}_{part}") for part in "gv")
-        others = tuple(i for i in range(v.ndim) if i != self.axis)
-        return v * (g / F.sqrt(F.sum(v * v, others, keepdims=True)))
+        mask = module._buffers.get("mask")
+        mask = None if mask is None or mask.shape != v.shape else mask
+        return F.weight_norm(v, g, dim=self.axis, mask=mask)
 
     def before(self, module: Module, args: tuple) -> None:
         object.__setattr__(module, self.name, self.weight(module))
@@ -54,13 +77,11 @@ class _WeightNorm:
     def loaded(self, module: Module, names: set[str]) -> None:
         """A g from a state dict is not to be replaced."""
         if f"{self.name}_g" in names:
-            self.uninitialised = False
+            self.initialised()
 
     def after(self, module: Module, args: tuple, output):
         """At the first call: g and b so that the outputs of this batch have mean 0, variance 1."""
-        if not self.uninitialised:
-            return None
-        self.uninitialised = False
+        self.initialised()
         g = getattr(module, f"{self.name}_g")
         data = output.data
         channel_axis = 1 if g.ndim > 2 else data.ndim - 1  # of a convolution, of a linear layer
@@ -101,24 +122,19 @@ def weight_norm(
     delattr(module, name)
     setattr(module, f"{name}_g", Parameter(g))
     setattr(module, f"{name}_v", v)
-    hook = _WeightNorm(name, dim, data_dependent_init)
-    handles = [module.register_forward_pre_hook(hook.before)]
-    if data_dependent_init:
-        handles.append(module.register_forward_hook(hook.after))
-        handles.append(module.register_load_hook(hook.loaded))
-    object.__setattr__(module, f"_{name}_norm", (hook, handles))
-    hook.before(module, ())
+    hook = _WeightNorm(name, dim)
+    hook.install(module, data_dependent_init)
+    object.__setattr__(module, f"_{name}_norm", hook)
     return module
 
 
 def remove_weight_norm(module: Module, name: str = "weight") -> Module:
     """Make the weight a parameter of its own again, with its present value."""
-    hook, handles = module.__dict__.pop(f"_{name}_norm", (None, []))
+    hook = module.__dict__.pop(f"_{name}_norm", None)
     if hook is None:
         raise ValueError(f"remove_weight_norm: {name!r} of {type(module).__name__} has none")
     value = hook.weight(module).data
-    for handle in handles:
-        handle.remove()
+    hook.remove()
     for part in (name, f"{name}_g", f"{name}_v"):
         delattr(module, part)
     setattr(module, name, Parameter(value))
