@@ -82,7 +82,9 @@ def forward(function: Callable[[Arrays], Any]):
     return peer
 
 
-def gradients(function: Callable[[Arrays], Any], names: Sequence[str], into: Sequence[str] = "g"):
+def gradients(
+    function: Callable[[Arrays], Any], names: Sequence[str], into: Sequence[str] = ("g",)
+):
     """The peer that differentiates `function(arrays)`, computed once, with respect to the inputs
     `names`; `into` names the gradients of its results."""
 
@@ -96,7 +98,7 @@ def gradients(function: Callable[[Arrays], Any], names: Sequence[str], into: Seq
     return peer
 
 
-def both(function: Callable[[Arrays], Any], names: Sequence[str], into: Sequence[str] = "g"):
+def both(function: Callable[[Arrays], Any], names: Sequence[str], into: Sequence[str] = ("g",)):
     """The peer that computes `function(arrays)` and differentiates it."""
 
     def peer(a: Arrays) -> Call:

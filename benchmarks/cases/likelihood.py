@@ -153,16 +153,9 @@ def _flow_inputs(n: int, d: int) -> dict:
     return {"z": normal(n, d), "ms": normal(n, 2 * d), "g": normal(n, d), "g_log_det": normal(n)}
 
 
-def cases(latents, binary, grey, flows) -> list[Case]:
-    """Those of one kernel each, forward and backward."""
-    directions = False, True
-    return [
-        *(gaussian(*sizes, gradient) for sizes in latents for gradient in directions),
-        *(bernoulli(*sizes, gradient) for sizes in binary for gradient in directions),
-        *(discretized_logistic(n, gradient) for n in grey for gradient in directions),
-        *(iaf_gate(*sizes, gradient) for sizes in flows for gradient in directions),
-    ]
-
-
-CASES = cases(LATENTS, BINARY, GREY, FLOWS)
-CASES += [iaf_affine(*sizes, gradient) for sizes in FLOWS for gradient in (False, True)]
+DIRECTIONS = False, True
+CASES = [gaussian(*sizes, gradient) for sizes in LATENTS for gradient in DIRECTIONS]
+CASES += [bernoulli(*sizes, gradient) for sizes in BINARY for gradient in DIRECTIONS]
+CASES += [discretized_logistic(n, gradient) for n in GREY for gradient in DIRECTIONS]
+CASES += [iaf_gate(*sizes, gradient) for sizes in FLOWS for gradient in DIRECTIONS]
+CASES += [iaf_affine(*sizes, gradient) for sizes in FLOWS for gradient in DIRECTIONS]

@@ -5,10 +5,10 @@ FLOPs: 2 for each weight in each step of each sequence, and twice as many more f
 
 from __future__ import annotations
 
-from .common import Case, both, forward, images, normal
+from .common import FLOAT, Case, both, forward, images, normal
 
 SEQUENCES = [(28, 64, 28, 128), (64, 32, 128, 256)]  # t, n, inputs, hidden
-MAPS = [(16, 16, 28)]  # n, hidden, size: the CPU preset of examples/pixelrnn.py
+MAPS = [(16, 16, 28, 28)]  # n, hidden, height, width: the CPU preset of examples/pixelrnn.py
 TAPS = {"row": 3, "diagonal": 2}
 
 
@@ -56,7 +56,7 @@ def lstm(t: int, n: int, i: int, h: int, gradient: bool) -> Case:
     )  # fmt: skip
 
 
-def scan(kind: str, n: int, h: int, size: int, gradient: bool) -> Case:
+def scan(kind: str, n: int, h: int, height: int, width: int, gradient: bool) -> Case:
     """One direction of the Diagonal BiLSTM, or the Row LSTM, after its input-to-state product."""
 
     def ours(kernels, a):
@@ -79,15 +79,18 @@ def scan(kind: str, n: int, h: int, size: int, gradient: bool) -> Case:
         return scans.diagonal_lstm(a["z"][None], a["w"][None])[0]
 
     taps = TAPS[kind]
+    # z, h, the gates and cells that are saved; with gradients those again, of z and h too
+    per_pixel = 10 * h + gradient * 11 * h
     return Case(
-        f"{kind} lstm" + " forward + grad" * gradient, {"n": n, "h": h, "hw": size},
+        f"{kind} lstm" + " forward + grad" * gradient, {"n": n, "h": h, "hw": f"{height}x{width}"},
         {
-            "z": images(n, 4 * h, size, size),
+            "z": images(n, 4 * h, height, width),
             "w": normal(4 * h, h, taps, scale=(taps * h) ** -0.5),
-            "g": images(n, h, size, size),
+            "g": images(n, h, height, width),
         },
         ours, both(function, ["z", "w"]) if gradient else forward(function),
-        flops=(3 if gradient else 1) * 2 * n * size**2 * 4 * h * h * taps, images=True,
+        bytes=FLOAT * n * height * width * per_pixel,
+        flops=(3 if gradient else 1) * 2 * n * height * width * 4 * h * h * taps, images=True,
     )  # fmt: skip
 
 

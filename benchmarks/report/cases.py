@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from cases import common
 
 __all__ = [
     "FLOAT",
@@ -23,6 +24,7 @@ __all__ = [
     "images",
     "integers",
     "normal",
+    "shared",
     "uniform",
 ]
 
@@ -73,6 +75,27 @@ class Case:
             return as_tuple(self.expected(dict(tensors)))
         peer = next(iter(self.peers.values()))
         return as_tuple(peer(cast(tensors, torch.float64))())
+
+
+def shared(case: common.Case, family: str, *, name: str, peer: str = "torch", **options) -> Case:
+    """A case of the CPU's benchmark, as one of the report."""
+
+    def drawn(draw: common.Draw) -> Draw:
+        return lambda g: draw(normal_of(g)).float()
+
+    def normal_of(g: torch.Generator):
+        return lambda *shape: torch.randn(shape, generator=g, device=g.device)
+
+    return Case(
+        family=family,
+        name=name,
+        inputs={key: drawn(draw) for key, draw in case.inputs.items()},
+        ours=case.ours,
+        peers={peer: case.peer},
+        bytes=case.bytes,
+        flops=case.flops,
+        **options,
+    )
 
 
 def cast(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -7,12 +7,12 @@ Bytes: every input read once, every result written once.
 from __future__ import annotations
 
 import torch
+from cases.common import forward, gradients
 from tinygen_kernels.reference import random as reference_random
 from tinygen_kernels.reference.elementwise import SAVED
 from torch.nn import functional as F
 
 from .cases import FLOAT, Case, elements, normal
-from .rows import forward, gradients
 
 __all__ = ["cases"]
 

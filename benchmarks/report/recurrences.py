@@ -8,11 +8,11 @@ the backward pass reads.
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
+from cases.recurrences import scan
 
-from .cases import FLOAT, Case, normal
+from .cases import FLOAT, Case, normal, shared
 
-__all__ = ["cases", "diagonal_lstm", "row_lstm"]
+__all__ = ["cases"]
 
 SEQUENCES = [(64, 64, 128, 256), (64, 32, 512, 512), (28, 128, 28, 128)]  # t, n, inputs, hidden
 MAPS = [(16, 64, 28, 28), (16, 128, 32, 32)]  # n, hidden, height, width
@@ -115,74 +115,10 @@ def _sequence(kind: str, t: int, n: int, i: int, h: int, gradients: bool, precis
 
 
 def _map(kind: str, n: int, h: int, height: int, width: int, gradients: bool) -> Case:
-    taps = {"row": 3, "diagonal": 2}[kind]
-    loop = {"row": row_lstm, "diagonal": diagonal_lstm}[kind]
-
-    def ours(kernels, a):
-        scans = kernels("scan")
-        scan, grad = getattr(scans, f"{kind}_lstm"), getattr(scans, f"{kind}_lstm_grad")
-
-        def both():
-            output, saved = scan(a["z"], a["w"])
-            return grad(a["g"], a["w"], None, None, output, saved)[:2]
-
-        return both if gradients else lambda: scan(a["z"], a["w"])[0]
-
-    def peer(a):
-        z, w = (a[name].detach().requires_grad_() for name in ("z", "w"))
-
-        def forward():
-            with torch.no_grad():
-                return loop(z, w)
-
-        return (lambda: torch.autograd.grad(loop(z, w), (z, w), a["g"])) if gradients else forward
-
-    per_pixel = 10 * h + gradients * 11 * h
-    return Case(
+    return shared(
+        scan(kind, n, h, height, width, gradients),
         family=f"{kind} LSTM",
         name=f"n{n} h{h} {height}x{width}" + (" with gradients" * gradients),
-        inputs={
-            "z": normal(n, 4 * h, height, width),
-            "w": normal(4 * h, h, taps, scale=(taps * h) ** -0.5),
-            "g": normal(n, h, height, width),
-        },
-        ours=ours,
-        peers={"a PyTorch loop": peer},
-        bytes=FLOAT * n * height * width * per_pixel,
-        flops=(3 if gradients else 1) * 2 * n * height * width * 4 * h * h * taps,
+        peer="a PyTorch loop",
         precision="tf32",
     )
-
-
-def row_lstm(z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The Row LSTM as a PyTorch program: a convolution along the row for every row."""
-    n, _, height, width = z.shape
-    h = c = z.new_zeros(n, weight.shape[1], width)
-    rows = []
-    for i in range(height):
-        h, c = _cell(z[:, :, i] + F.conv1d(h, weight, padding=weight.shape[2] // 2), c)
-        rows.append(h)
-    return torch.stack(rows, 2)
-
-
-def diagonal_lstm(z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """One direction of the Diagonal BiLSTM on the skewed map: row i begins i columns later."""
-    n, gates, height, width = z.shape
-    columns = width + height - 1
-    skewed = F.pad(z, (0, height)).reshape(n, gates, -1)[:, :, : height * columns]
-    skewed = skewed.reshape(n, gates, height, columns)
-    h = c = z.new_zeros(n, weight.shape[1], height)
-    begun = torch.ones(height, columns, device=z.device, dtype=z.dtype).triu()
-    done = []
-    for t in range(columns):
-        h, c = _cell(skewed[..., t] + F.conv1d(F.pad(h, (1, 0)), weight), c)
-        h, c = h * begun[:, t], c * begun[:, t]
-        done.append(h)
-    flat = F.pad(torch.stack(done, 3).flatten(2), (0, height))
-    return flat.reshape(n, -1, height, columns + 1)[..., :width]
-
-
-def _cell(a: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    i, f, g, o = a.chunk(4, 1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c

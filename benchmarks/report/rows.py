@@ -9,6 +9,7 @@ chip.
 from __future__ import annotations
 
 import torch
+from cases.common import forward, gradients
 from torch.nn import functional as F
 
 from .cases import FLOAT, Case, elements, images, integers, normal, uniform
@@ -35,22 +36,6 @@ def cases(quick: bool = False) -> list[Case]:
         *(_pooling(kind, maps[0], b) for kind in ("max", "avg", "nearest") for b in both),
         *(_embedding(*table, looked_up, backward) for backward in both),
     ]
-
-
-def gradients(function, names):
-    """The peer that differentiates `function(arrays)`, run once, with respect to these inputs."""
-
-    def peer(a):
-        wanted = [a[name].detach().requires_grad_() for name in names]
-        y = function(a | dict(zip(names, wanted, strict=True)))
-        return lambda: torch.autograd.grad(y, wanted, a["g"], retain_graph=True)
-
-    return peer
-
-
-def forward(function):
-    """The peer that computes `function(arrays)`."""
-    return lambda a: lambda: function(a)
 
 
 def _named(name: str, shape: tuple[int, ...], backward: bool) -> str:

@@ -97,10 +97,10 @@ class Kernels:
 
     def cases(self, quick: bool) -> dict:
         """Every case by its key, what is done soonest first."""
-        from . import elements, products, recurrences, rows
+        from . import densities, elements, products, recurrences, rows
 
         if quick not in self._cases:
-            families = elements, rows, recurrences, products
+            families = elements, rows, densities, recurrences, products
             found = [case for family in families for case in family.cases(quick)]
             self._cases[quick] = {case.key: case for case in found}
         return self._cases[quick]

@@ -17,13 +17,22 @@ torch = pytest.importorskip("torch")
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from report import elements, products, recurrences, rows, steps, table, workers, zoo  # noqa: E402
+from report import (  # noqa: E402
+    densities,
+    elements,
+    products,
+    recurrences,
+    rows,
+    steps,
+    table,
+    workers,
+    zoo,
+)
 from report.cases import Case, normal  # noqa: E402
 from twins.common import Torch  # noqa: E402
 
-CASES = [
-    case for family in (elements, rows, products, recurrences) for case in family.cases(quick=True)
-]
+FAMILIES = elements, rows, densities, products, recurrences
+CASES = [case for family in FAMILIES for case in family.cases(quick=True)]
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +106,22 @@ def test_a_case_is_right_eager_and_replayed(case, measure, gpu, settings):
 
 
 def test_full_size_cases_have_names_of_their_own():
-    full = [c for family in (elements, rows, products, recurrences) for c in family.cases()]
+    full = [case for family in FAMILIES for case in family.cases()]
     assert len({case.key for case in full}) == len(full)
     assert len({case.key for case in CASES}) == len(CASES)
     families = {case.family for case in full}
     assert families == {case.family for case in CASES}
-    assert {"conv", "matmul", "lstm", "norm", "softmax", "optim", "random"} <= families
+    assert {
+        "conv",
+        "matmul",
+        "lstm",
+        "norm",
+        "softmax",
+        "optim",
+        "random",
+        "density",
+        "flow",
+    } <= families
 
 
 def doubling(ours, **options) -> Case:
@@ -189,18 +208,6 @@ def test_inputs_are_fresh_for_every_seed():
     one, same, other = (case.draw(torch.Generator().manual_seed(s))["x"] for s in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-
-
-def test_the_loops_that_scans_are_compared_with_are_right():
-    from tinygen_kernels.reference import scan
-
-    g = torch.Generator().manual_seed(0)
-    z, w = normal(2, 12, 4, 5)(g).double(), normal(12, 3, 3)(g).double()
-    expected = scan.row_lstm(z.numpy(), w.numpy())[0]
-    torch.testing.assert_close(recurrences.row_lstm(z, w), torch.from_numpy(expected))
-    w = w[..., :2].contiguous()
-    expected = scan.diagonal_lstm(z.numpy(), w.numpy())[0]
-    torch.testing.assert_close(recurrences.diagonal_lstm(z, w), torch.from_numpy(expected))
 
 
 def test_a_worker_answers_with_a_row(gpu, settings):

@@ -1,0 +1,25 @@
+"""Cases of the likelihood models' kernels: those of the CPU's benchmark, at sizes for a GPU."""
+
+from __future__ import annotations
+
+from cases.likelihood import bernoulli, discretized_logistic, gaussian, iaf_gate
+
+from .cases import Case, shared
+
+__all__ = ["cases"]
+
+
+def cases(quick: bool = False) -> list[Case]:
+    """Forward and backward of each; memory well beyond the caches."""
+    rows, images, pixels = (1 << 17, 64), (128, 128), 1 << 24
+    if quick:
+        rows, images, pixels = (5, 7), (3, 2), 37
+    found = {"density": [], "flow": []}
+    for gradient in (False, True):
+        found["density"] += [
+            gaussian(*rows, gradient),
+            bernoulli(*images, gradient),
+            discretized_logistic(pixels, gradient),
+        ]
+        found["flow"].append(iaf_gate(*rows, gradient))
+    return [shared(c, family, name=c.name) for family, several in found.items() for c in several]
