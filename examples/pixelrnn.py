@@ -18,7 +18,8 @@ What to look for: the likelihood is exact, so `held_out` is the whole truth abou
 starts at log(levels) nats for each pixel and colour. Digits in binary: 206 nats an image without
 any context, below 95 after a few thousand steps; the paper's best network reached 79.20 on a
 binarisation that was drawn once. `nats` is the last batch's loss; `train` and `held_out` are of
-the averaged weights, on images and levels that stay the same: they part when it overfits.
+the averaged weights, on images and levels that stay the same, a few of each: it is how the two
+curves move that counts, and they part when it overfits.
 
 The run folder holds samples/ and training.gif (drawn by the same random numbers every time),
 completions.png (hidden half, several ways to go on, original), heatmap.png (held-out images and
@@ -71,10 +72,10 @@ PRESETS = {
         "head": 32,
         "skip": False,
         "multi_scale": False,
-        "steps": 1000,
+        "steps": 2000,
         "batch_size": 16,
         "lr": 3e-3,
-        "sample_every": 200,
+        "sample_every": 100,
         "temperature": 1.0,
         "occlude": 0.5,
         "naive": False,
@@ -105,7 +106,7 @@ PRESETS["cifar"] = {
 }
 ARCHITECTURE = ("kind", "levels", "layers", "hidden", "head", "skip", "multi_scale")
 CLIP = 1.0  # largest norm of the gradient of the nats per pixel and colour
-AVERAGE = 0.99  # of the weights: over some 100 steps, so that early samples do not lag far behind
+AVERAGED = 100  # steps that the weights are averaged over; a tenth of all if that is less
 LOG_EVERY = 50
 SAVE_EVERY = 250
 CURVE = 100  # images for either curve; the score takes all that are held out
@@ -114,6 +115,7 @@ COMPLETED = 8  # images in completions.png, each in
 WAYS = 5  # ways
 FIELD = 16  # images whose gradients field.png averages
 FRAMES = 60  # of drawing.gif
+READABLE = 128  # pixels, about the size of an image in drawing.gif
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -128,13 +130,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = build(**architecture).to(settings["device"])
     except ValueError as error:
         raise UserError(str(error)) from error
+    decay = 1 - 1 / max(1, min(AVERAGED, settings["steps"] / 10))
     saved = {
         "model": "pixelrnn",
         "config": architecture,
         "parts": {
             "model": model,
             "optimizer": optim.Adam(model.parameters(), lr=settings["lr"]),
-            "average": optim.ExponentialMovingAverage(model.parameters(), AVERAGE),
+            "average": optim.ExponentialMovingAverage(model.parameters(), decay),
         },
     }
     done = checkpoint.load(run.checkpoint, **saved) if run.checkpoint.exists() else 0
@@ -173,17 +176,17 @@ def parser() -> cli.Parser:
         help="with 2 levels: greys are chances, drawn for each batch or once, or cut at one half",
     )
     add("--lr", type=cli.positive(float), help="learning rate at the start (3e-3; others 1e-3)")
-    add("--sample-every", type=cli.positive(int), help="steps between sample grids (200; 5000)")
+    add("--sample-every", type=cli.positive(int), help="steps between sample grids (100; 5000)")
     add("--temperature", type=cli.positive(float), help="of samples: below 1 is tamer (1)")
-    add("--occlude", type=fraction, help="part of the image to complete, from below (0.5)")
+    add("--occlude", type=part, help="part of the image to complete, from below (0.5)")
     add("--naive", action="store_true", help="draw without caches too, to compare: slow")
     return parser
 
 
-def fraction(text: str) -> float:
+def part(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
 
 
@@ -221,8 +224,8 @@ def load_data(settings: dict) -> tuple[Dataset, dict[str, np.ndarray]]:
     if other is not None:
         held_out = load(name, split=other, **options)
     else:
-        part = np.arange(len(training)) % 10 == 9
-        training, held_out = training.take(~part), training.take(part)
+        tenth = np.arange(len(training)) % 10 == 9
+        training, held_out = training.take(~tenth), training.take(tenth)
     if settings["batch_size"] > len(training) or not len(held_out):
         raise UserError(
             f"--batch-size {settings['batch_size']}: {name} has {len(training)} images to train "
@@ -342,8 +345,8 @@ def nats_of(model: Model, images: np.ndarray) -> np.ndarray:
 # -------------------------------------------------------------------------------------- pictures
 
 
-def in_grid(settings: dict, images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    return pictures.grid(images, columns=columns, value_range=(0, settings["levels"] - 1))
+def in_grid(settings: dict, images: np.ndarray, **options) -> np.ndarray:
+    return pictures.grid(images, value_range=(0, settings["levels"] - 1), **options)
 
 
 def draw(settings: dict, model: Model, n: int, purpose: str, by: Callable = sample) -> np.ndarray:
@@ -378,10 +381,13 @@ def draw_pictures(settings: dict, run: RunFolder, model: Model, held_out: np.nda
 
 
 def heat_map(settings: dict, model: Model, images: np.ndarray) -> np.ndarray:
-    """Images, each beside the nats of its pixels: black 0, white 4 or more."""
-    heat = nats(model, images).sum(1, keepdims=True) / 4
-    heat = np.repeat(heat * (settings["levels"] - 1), images.shape[1], axis=1)
-    return pictures.pairs(images, heat, value_range=(0, settings["levels"] - 1))
+    """Images, each beside the nats of its pixels: from black, 0, by red and yellow to white, twice
+    what a pixel costs that nothing is known about."""
+    heat = nats(model, images).sum(1) / (2 * model.channels * math.log(model.levels))
+    # Red, green and blue come one after another.
+    colours = np.stack([3 * heat - colour for colour in range(3)], axis=1).clip(0, 1)
+    images = np.broadcast_to(images / (settings["levels"] - 1), colours.shape)
+    return pictures.pairs(images, colours, value_range=(0, 1))
 
 
 def fields(model: Model, images: np.ndarray) -> np.ndarray:
@@ -395,11 +401,12 @@ def fields(model: Model, images: np.ndarray) -> np.ndarray:
 
 def draw_in_order(settings: dict, path: Path, model: Model) -> None:
     """The animation of some samples as they are drawn, pixel after pixel."""
-    samples = draw(settings, model, 16, "shown")
+    samples = draw(settings, model, 9, "shown")
+    scale = max(1, READABLE // max(model.height, model.width))
     with tempfile.TemporaryDirectory() as folder:
         frames = [Path(folder, f"{frame:03d}.png") for frame in range(FRAMES + 1)]
         for frame, pixels in zip(frames, drawing(model, samples, FRAMES), strict=True):
-            pictures.save_png(frame, in_grid(settings, pixels))
+            pictures.save_png(frame, in_grid(settings, pixels, scale=scale))
         pictures.animate(path, frames, seconds=8)
 
 

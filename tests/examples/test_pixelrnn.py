@@ -20,7 +20,7 @@ from tinygen.train import cli
 SCRIPT = Path(__file__).parents[2] / "examples" / "pixelrnn.py"
 TOY = ["--hidden", "3", "--head", "4", "--batch-size", "8", "--image-size", "8"]
 QUICK = [*TOY, "--no-score"]
-PINNED = [[94.5607, 98.4345, 98.6606], [97.4032, 98.4269, 98.654], [97.6012, 98.4183, 98.6466]]
+PINNED = [[96.3297, 95.2422, 96.0101], [88.0792, 92.7825, 94.0038], [93.4134, 92.1157, 93.4416]]
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ def test_completions_keep_the_upper_part(pixelrnn):
 
 def test_the_first_losses_are_pinned(pixelrnn, monkeypatch):
     """A change that is meant to change nothing shows here."""
-    monkeypatch.setattr(pixelrnn, "LOG_EVERY", 1)
-    assert run(pixelrnn, "--steps", 3, "--out", "here", *QUICK) == 0
+    monkeypatch.setattr(pixelrnn, "LOG_EVERY", 10)
+    assert run(pixelrnn, "--steps", 30, "--out", "here", *QUICK) == 0
     lines = Path("here/metrics.csv").read_text().splitlines()
     losses = np.array([line.split(",")[1:4] for line in lines[1:]], float)
     np.testing.assert_allclose(losses, PINNED, rtol=2e-4)
@@ -185,7 +185,8 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(pixelrnn, capsys):
     ]:
         assert message in error_of(pixelrnn, capsys, *flags)
     for flags, message in [
-        (["--occlude", 1.5], "argument --occlude: invalid fraction value: '1.5'"),
+        (["--occlude", 1.5], "argument --occlude: 1.5 is not above 0 and at most 1"),
+        (["--occlude", "half"], "argument --occlude: invalid part value: 'half'"),
         (["--kind", "rnn"], "argument --kind: invalid choice: 'rnn'"),
         (["--colours", 2], "argument --colours: invalid choice: 2"),
         (["--temperature", 0], "argument --temperature: 0 is not above zero"),
