@@ -106,7 +106,7 @@ PRESETS["cifar"] = {
 }
 ARCHITECTURE = ("kind", "levels", "layers", "hidden", "head", "skip", "multi_scale")
 CLIP = 1.0  # largest norm of the gradient of the nats per pixel and colour
-AVERAGED = 100  # steps that the weights are averaged over; a tenth of all if that is less
+AVERAGED = 100  # steps that the weights are averaged over; a 40th of all if that is less
 LOG_EVERY = 50
 SAVE_EVERY = 250
 CURVE = 100  # images for either curve; the score takes all that are held out
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = build(**architecture).to(settings["device"])
     except ValueError as error:
         raise UserError(str(error)) from error
-    decay = 1 - 1 / max(1, min(AVERAGED, settings["steps"] / 10))
+    decay = 1 - 1 / max(1, min(AVERAGED, settings["steps"] / 40))
     saved = {
         "model": "pixelrnn",
         "config": architecture,
