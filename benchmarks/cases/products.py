@@ -6,7 +6,7 @@ computed. A masked convolution counts its live taps only.
 
 from __future__ import annotations
 
-from .common import Case, forward, gradients, images
+from .common import FLOAT, Case, forward, gradients, images
 
 LAYERS = [  # DCGAN's discriminator at 28 and at 64 pixels: n, c, size, o
     (128, 1, 28, 32), (128, 32, 14, 64), (64, 3, 64, 64), (64, 64, 32, 128), (64, 128, 16, 256),
@@ -84,6 +84,7 @@ def masked_conv(n: int, c: int, size: int, o: int, kernel: int, mask: str, direc
             "g": images(n, o, size, size),
         },
         ours, _peer(function, direction),
+        bytes=FLOAT * (n * (c + o) * size**2 + o * c * len(taps)),
         flops=2 * n * size**2 * o * c * len(taps), images=True,
     )  # fmt: skip
 

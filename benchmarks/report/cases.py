@@ -77,8 +77,8 @@ class Case:
         return as_tuple(peer(cast(tensors, torch.float64))())
 
 
-def shared(case: common.Case, family: str, *, name: str, peer: str = "torch", **options) -> Case:
-    """A case of the CPU's benchmark, as one of the report."""
+def shared(case: common.Case, family: str, *, name: str, peers=None, **options) -> Case:
+    """A case of the CPU's benchmark as one of the report; its own peer is `torch`."""
 
     def drawn(draw: common.Draw) -> Draw:
         return lambda g: draw(normal_of(g)).float()
@@ -91,7 +91,7 @@ def shared(case: common.Case, family: str, *, name: str, peer: str = "torch", **
         name=name,
         inputs={key: drawn(draw) for key, draw in case.inputs.items()},
         ours=case.ours,
-        peers={peer: case.peer},
+        peers=peers or {"torch": case.peer},
         bytes=case.bytes,
         flops=case.flops,
         **options,

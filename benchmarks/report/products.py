@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from cases.products import masked_conv
 from torch.nn import functional as F
 
-from .cases import FLOAT, PRECISIONS, Case, elements, images, normal
+from .cases import FLOAT, PRECISIONS, Case, elements, images, normal, shared
 
 __all__ = ["cases"]
 
@@ -58,7 +59,7 @@ def cases(quick: bool = False) -> list[Case]:
     directions, forms = ("output", "input gradient", "weight gradient"), ("NN", "NT", "TN")
     return [
         *(_conv(layer, d, p) for p in PRECISIONS for layer in layers for d in directions),
-        *(_masked(*sizes, d, "tf32") for sizes in masked for d in directions),
+        *(_masked(*sizes, d) for sizes in masked for d in directions),
         *(_matmul(*sizes, f, p) for p in PRECISIONS for sizes in products for f in forms),
     ]
 
@@ -105,7 +106,8 @@ def _conv(layer: Layer, direction: str, precision: str) -> Case:
 
 
 def _in_memory(memory: torch.memory_format, a: dict) -> dict:
-    return {name: t.contiguous(memory_format=memory) for name, t in a.items()}
+    """The images in that memory."""
+    return {k: t.contiguous(memory_format=memory) if t.ndim == 4 else t for k, t in a.items()}
 
 
 def _torch_conv(a: dict, direction: str, layer: Layer):
@@ -119,47 +121,18 @@ def _torch_conv(a: dict, direction: str, layer: Layer):
     )[wanted.index(True)]
 
 
-def _masked(
-    n: int, c: int, size: int, o: int, kernel: int, direction: str, precision: str
-) -> Case:
-    """PixelCNN's mask B: the taps up to the middle one, in reading order."""
-    padding = kernel // 2
-    taps = [divmod(tap, kernel) for tap in range(kernel * padding + padding + 1)]
-    shapes = {"x": (n, c, size, size), "w": (o, c, len(taps)), "g": (n, o, size, size)}
-    geometry = {"taps": taps, "kernel_size": (kernel, kernel), "padding": (padding, padding)}
-    layer = Layer(n, c, size, o, kernel, stride=1, padding=padding)
-
-    def ours(kernels, a):
-        conv = kernels("masked_conv")
-        return {
-            "output": lambda: conv.masked_conv2d(a["x"], a["w"], **geometry),
-            "input gradient": lambda: conv.masked_conv2d_input_grad(
-                a["g"], a["w"], input_size=(size, size), **geometry
-            ),
-            "weight gradient": lambda: conv.masked_conv2d_weight_grad(a["x"], a["g"], **geometry),
-        }[direction]
+def _masked(n: int, c: int, size: int, o: int, kernel: int, direction: str) -> Case:
+    case = masked_conv(n, c, size, o, kernel, "B", direction.replace("gradient", "grad"))
 
     def peer(memory):
-        """The whole convolution, with zeros where the mask is."""
+        return lambda a: case.peer(_in_memory(memory, a))
 
-        def prepare(a):
-            whole = F.pad(a["w"], (0, kernel**2 - len(taps))).unflatten(2, (kernel, kernel))
-            call = _torch_conv(_in_memory(memory, a | {"w": whole}), direction, layer)
-            if direction != "weight gradient":
-                return call
-            return lambda: call().flatten(2)[:, :, : len(taps)]
-
-        return prepare
-
-    return Case(
+    return shared(
+        case,
         family="masked conv",
         name=f"{direction} n{n} c{c} hw{size} o{o} k{kernel}",
-        inputs={"x": images(*shapes["x"]), "w": normal(*shapes["w"]), "g": images(*shapes["g"])},
-        ours=ours,
         peers={"NHWC": peer(torch.channels_last), "NCHW": peer(torch.contiguous_format)},
-        bytes=FLOAT * elements(*shapes.values()),
-        flops=2 * n * size**2 * o * c * len(taps),
-        precision=precision,
+        precision="tf32",
     )
 
 

@@ -115,10 +115,11 @@ def _sequence(kind: str, t: int, n: int, i: int, h: int, gradients: bool, precis
 
 
 def _map(kind: str, n: int, h: int, height: int, width: int, gradients: bool) -> Case:
+    case = scan(kind, n, h, height, width, gradients)
     return shared(
-        scan(kind, n, h, height, width, gradients),
+        case,
         family=f"{kind} LSTM",
         name=f"n{n} h{h} {height}x{width}" + (" with gradients" * gradients),
-        peer="a PyTorch loop",
+        peers={"a PyTorch loop": case.peer},
         precision="tf32",
     )

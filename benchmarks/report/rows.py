@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import torch
 from cases.common import forward, gradients
+from cases.rows import weight_norm
 from torch.nn import functional as F
 
-from .cases import FLOAT, Case, elements, images, integers, normal, uniform
+from .cases import FLOAT, Case, elements, images, integers, normal, shared, uniform
 
 __all__ = ["cases"]
 
@@ -24,12 +25,15 @@ def cases(quick: bool = False) -> list[Case]:
     """Forward and backward of each."""
     maps = [(128, 64, 32, 32), (128, 256, 8, 8), (128, 32, 14, 14)]
     rows, classes, table, looked_up = (16384, 1024), (131072, 256), (256, 512), 65536
+    weights = 4096, 4096
     if quick:
+        weights = 5, 9
         maps, rows, classes, table, looked_up = [(2, 3, 4, 4)], (5, 33), (7, 256), (9, 8), 21
     both = False, True
     return [
         *(_batch_norm(shape, backward) for shape in maps for backward in both),
         *(_layer_norm(*rows, backward) for backward in both),
+        *(_weight_norm(*weights, masked, b) for masked in both for b in both),
         *(_softmax(kind, *classes, b) for kind in ("softmax", "log_softmax") for b in both),
         *(_cross_entropy(*classes, backward) for backward in both),
         *(_reduction(*rows, kind, axes) for kind in ("sum", "max") for axes in (1, 0, None)),
@@ -87,6 +91,12 @@ def _layer_norm(m: int, d: int, backward: bool) -> Case:
         peers={"torch": gradients(function, ["x", "w", "b"]) if backward else forward(function)},
         bytes=FLOAT * m * d * (3 if backward else 2),
     )
+
+
+def _weight_norm(o: int, i: int, masked: bool, backward: bool) -> Case:
+    case = weight_norm(o, i, masked, backward)
+    name = f"{'masked ' * masked}weight norm"
+    return shared(case, family="norm", name=_named(name, (o, i), backward))
 
 
 def _softmax(kind: str, m: int, classes: int, backward: bool) -> Case:

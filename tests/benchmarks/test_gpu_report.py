@@ -178,7 +178,8 @@ TESTS = {
 }
 
 
-def test_the_suite_counts_and_survives_crashes_and_hangs(tmp_path):
+def test_the_suite_counts_and_survives_crashes_and_hangs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # ten seconds are for the tests
     folder = tmp_path / "tests" / "cuda"
     folder.mkdir(parents=True)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -q\nmarkers = cuda: on a GPU\n")
