@@ -1,4 +1,4 @@
-"""Matrix products inside Numba kernels: SciPy's BLAS, called by address, one thread each.
+"""Matrix products inside Numba kernels: a BLAS called by address, one thread each.
 
 `np.dot` in Numba can't accumulate into its output or work on sub-matrices, and a convolution needs
 both. The address comes in as an argument, so compiled kernels can be cached on disk.
@@ -7,6 +7,7 @@ both. The address comes in as an argument, so compiled kernels can be cached on 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Iterator
 from functools import cache
 
@@ -18,25 +19,40 @@ from threadpoolctl import ThreadpoolController
 
 from .jit import serial_kernel
 
+_PREFIX, _SUFFIX = "scipy_", "_64_"  # of the functions in the OpenBLAS that NumPy's wheels bring
+
 
 @cache
 def gemm_address(dtype: np.dtype) -> int:
-    """Address of `sgemm` or `dgemm` (the Fortran interface, 32-bit sizes)."""
+    """Address of `sgemm` or `dgemm` (the Fortran interface).
+
+    NumPy's OpenBLAS if it has one, as its wheels do: it is newer than SciPy's and, at our sizes,
+    up to 1.3 times as fast, for small matrices 2.7 times. Else whatever SciPy uses.
+    """
     name = {"float32": "sgemm", "float64": "dgemm"}[np.dtype(dtype).name]
+    for library in _of_numpy():
+        function = getattr(library.dynlib, _PREFIX + name + _SUFFIX)
+        return ctypes.cast(function, ctypes.c_void_p).value
     return get_cython_function_address("scipy.linalg.cython_blas", name)
 
 
 @cache
+def _of_numpy() -> list:
+    """NumPy's own BLAS, if we can call it."""
+    found = ThreadpoolController().select(internal_api="openblas").lib_controllers
+    return [lib for lib in found if hasattr(lib.dynlib, _PREFIX + "sgemm" + _SUFFIX)]
+
+
+@cache
 def _libraries() -> list:
-    """The BLAS copies in this process that are SciPy's, or all if SciPy has none of its own."""
-    gemm_address(np.dtype("f4"))  # loads SciPy's BLAS
-    found = ThreadpoolController().select(user_api="blas").lib_controllers
-    return [lib for lib in found if "scipy.libs" in lib.filepath] or found
+    """The BLAS copies whose threads matter: the one in use, or all if it isn't known."""
+    gemm_address(np.dtype("f4"))  # loads it
+    return _of_numpy() or ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep SciPy's BLAS to one thread per call: the kernel around it already uses all cores."""
+    """Keep BLAS to one thread per call: the kernel around it already uses all cores."""
     before = [(lib, lib.get_num_threads()) for lib in _libraries()]
     for lib, _ in before:
         lib.set_num_threads(1)
@@ -59,12 +75,13 @@ def _call_gemm(typingctx, address, trans_a, trans_b, m, n, k, a, lda, b, ldb, be
             builder.store(value, slot)
             return slot
 
-        byte, int32 = ir.IntType(8), ir.IntType(32)
+        byte = ir.IntType(8)
         address, trans_a, trans_b, m, n, k, a, lda, b, ldb, beta, c, ldc = args
         number = beta.type
 
         def integer(value):
-            return by_reference(builder.trunc(value, int32), int32)
+            # In 64 bits: a library with sizes of 32 bits reads the lower half, which comes first.
+            return by_reference(value, value.type)
 
         def pointer(value):
             return builder.inttoptr(value, number.as_pointer())

@@ -13,7 +13,7 @@ import numpy as np
 from .blas import gemm, gemm_address, one_thread
 from .jit import kernel, prange, serial_kernel
 
-__all__ = ["linear", "matmul"]
+__all__ = ["add_matmul", "linear", "matmul"]
 
 SMALL = 1 << 18  # multiplications: up to here NumPy's BLAS stays on one thread by itself
 BLOCK = 1 << 24  # multiplications for a task, some 0.5 ms: waking a thread can take 0.15 ms
@@ -25,15 +25,31 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Any strides; without those axes the result is C-contiguous. Batches are left to NumPy.
     """
-    if a.ndim != 2 or b.ndim != 2:
+    if a.ndim != 2 or b.ndim != 2 or _is_small(a, b):
         return a @ b
+    out = np.empty((len(a), b.shape[1]), a.dtype)
+    return _multiply(a, b, out, accumulate=False)
+
+
+def add_matmul(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    """out += a b, for matrices of one dtype; `out` (m, n) is C-contiguous."""
+    if _is_small(a, b):
+        out += a @ b
+    else:
+        _multiply(a, b, out, accumulate=True)
+
+
+def _is_small(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether a product is NumPy's: too small for us, or of numbers that BLAS doesn't know."""
+    return a.size * b.shape[1] <= SMALL or a.dtype != b.dtype or a.dtype.char not in "fd"
+
+
+def _multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray, *, accumulate: bool) -> np.ndarray:
     (m, k), n = a.shape, b.shape[1]
-    if m * n * k <= SMALL or a.dtype != b.dtype or a.dtype.char not in "fd":
-        return a @ b
     a, a_transposed = _stored(a)
     b, b_transposed = _stored(b)
-    out = np.empty((m, n), a.dtype)
-    arguments = gemm_address(a.dtype), a, a_transposed, b, b_transposed, out, a.dtype.type(0)
+    beta = a.dtype.type(accumulate)
+    arguments = gemm_address(a.dtype), a, a_transposed, b, b_transposed, out, beta
     tasks = min(TASKS, m * n * k // BLOCK, max(m, n) // 32)
     with one_thread():
         if tasks < 2:
@@ -61,7 +77,7 @@ def _stored(x: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 @serial_kernel
-def _part(address, a, a_transposed, b, b_transposed, out, zero, by_rows, first, last):
+def _part(address, a, a_transposed, b, b_transposed, out, beta, by_rows, first, last):
     """Rows, or columns, first ... last - 1 of the output."""
     m, n = out.shape
     k = a.shape[0] if a_transposed else a.shape[1]
@@ -71,18 +87,18 @@ def _part(address, a, a_transposed, b, b_transposed, out, zero, by_rows, first, 
         gemm(
             address, last - first, n, k,
             a.ctypes.data + first * (1 if a_transposed else lda) * size, lda, a_transposed,
-            b.ctypes.data, ldb, b_transposed, zero, out.ctypes.data + first * n * size, n,
+            b.ctypes.data, ldb, b_transposed, beta, out.ctypes.data + first * n * size, n,
         )  # fmt: skip
     else:
         gemm(
             address, m, last - first, k, a.ctypes.data, lda, a_transposed,
             b.ctypes.data + first * (ldb if b_transposed else 1) * size, ldb, b_transposed,
-            zero, out.ctypes.data + first * size, n,
+            beta, out.ctypes.data + first * size, n,
         )  # fmt: skip
 
 
 @kernel
-def _parts(address, a, a_transposed, b, b_transposed, out, zero, by_rows, tasks):
+def _parts(address, a, a_transposed, b, b_transposed, out, beta, by_rows, tasks):
     """Rows or columns of the output in `tasks` equal parts, which are independent."""
     whole = out.shape[0] if by_rows else out.shape[1]
     for t in prange(tasks):
@@ -90,4 +106,4 @@ def _parts(address, a, a_transposed, b, b_transposed, out, zero, by_rows, tasks)
         # Parts begin at multiples of 16, the width of BLAS's own blocks.
         first = task * whole // tasks // 16 * 16
         last = (task + 1) * whole // tasks // 16 * 16 if task + 1 < tasks else whole
-        _part(address, a, a_transposed, b, b_transposed, out, zero, by_rows, first, last)
+        _part(address, a, a_transposed, b, b_transposed, out, beta, by_rows, first, last)

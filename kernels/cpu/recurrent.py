@@ -18,9 +18,9 @@ import numpy as np
 
 from ..reference.recurrent import states_before
 from .blas import gemm, gemm_address, one_thread
-from .jit import kernel, prange, serial_kernel
+from .jit import CHUNK, kernel, prange, serial_kernel
 from .math import sigmoid, tanh
-from .matmul import SMALL, matmul
+from .matmul import SMALL, add_matmul, matmul
 
 __all__ = ["gru", "gru_grad", "lstm", "lstm_grad"]
 
@@ -42,16 +42,14 @@ def lstm(
     gates = _project(x, weight_ih, 4)
     output, states = _states(h0, len(x), reverse)
     cells, cell_states = _states(c0, len(x), reverse)
-    _run(
-        _lstm_block,
-        _lstm_blocks,
-        weight_hh,
-        gates,
-        _rows(bias, gates),
-        states,
-        cell_states,
-        reverse,
-    )
+    bias = _rows(bias, gates)
+    if len(x) == 1:
+        add_matmul(gates.reshape(len(h0), len(weight_hh)), h0, weight_hh.T)
+        before = 1 if reverse else 0
+        _lstm_cells(gates[0], bias, cell_states[before], cells[0], output[0])
+    else:
+        arguments = weight_hh, gates, bias, states, cell_states, reverse
+        _run(_lstm_block, _lstm_blocks, *arguments)
     last = 0 if reverse else -1
     return output, states[last].copy(), cell_states[last].copy(), (gates, cells)
 
@@ -75,11 +73,15 @@ def lstm_grad(
     gates, cells = saved
     c_before = states_before(cells, c0, reverse)
     grad_h, grad_c = grad_h_n.copy(order="C"), grad_c_n.copy(order="C")
-    grad_z = np.empty_like(gates)
-    _run(
-        _lstm_block_grad, _lstm_block_grads, weight_hh, gates, c_before, cells,
-        np.ascontiguousarray(grad_output), grad_h, grad_c, grad_z, reverse,
-    )  # fmt: skip
+    grad_output, grad_z = np.ascontiguousarray(grad_output), np.empty_like(gates)
+    if len(x) == 1:
+        _lstm_cell_grads(
+            grad_output[0], grad_h, grad_c, gates[0], c_before[0], cells[0], grad_z[0]
+        )
+        grad_h = matmul(grad_z.reshape(len(h0), len(weight_hh)), weight_hh)
+    else:
+        arguments = weight_hh, gates, c_before, cells, grad_output, grad_h, grad_c, grad_z, reverse
+        _run(_lstm_block_grad, _lstm_block_grads, *arguments)
     grad_x = _input_grad(grad_z, weight_ih) if need_grad_x else None
     grad_weight_ih = _weight_grad(grad_z, x)
     grad_weight_hh = _weight_grad(grad_z, states_before(output, h0, reverse))
@@ -241,6 +243,21 @@ def _lstm_cell(gates, bias, c_before, c, h):
             h[n, j] = gates[n, 3, j] * tanh(c[n, j])
 
 
+@kernel
+def _lstm_cells(gates, bias, c_before, c, h):
+    for task in prange(-(-gates.size // CHUNK)):
+        rows = _rows_of(task, gates)
+        _lstm_cell(gates[rows], bias, c_before[rows], c[rows], h[rows])
+
+
+@serial_kernel
+def _rows_of(task, gates):
+    """The share of a task: about CHUNK numbers of the gates (N, gates, H)."""
+    tasks = -(-gates.size // CHUNK)
+    n = len(gates)
+    return slice(np.int64(task) * n // tasks, np.int64(task + 1) * n // tasks)
+
+
 @serial_kernel
 def _lstm_block_grad(
     first, last, address, weight, gates, c_before, c, grad_output, grad_h, grad_c, grad_z, reverse
@@ -285,6 +302,16 @@ def _lstm_cell_grad(grad_output, grad_h, grad_c, gates, c_before, c, grad_z):
             grad_z[n, 2, j] = grad_c[n, j] * i * (one - g * g)
         for j in range(hidden):
             grad_c[n, j] *= gates[n, 1, j]
+
+
+@kernel
+def _lstm_cell_grads(grad_output, grad_h, grad_c, gates, c_before, c, grad_z):
+    for task in prange(-(-gates.size // CHUNK)):
+        rows = _rows_of(task, gates)
+        _lstm_cell_grad(
+            grad_output[rows], grad_h[rows], grad_c[rows], gates[rows], c_before[rows], c[rows],
+            grad_z[rows],
+        )  # fmt: skip
 
 
 @serial_kernel

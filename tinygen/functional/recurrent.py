@@ -137,6 +137,31 @@ class LSTM(_Recurrent):
         return [sigmoid(o) * tanh(c), c]
 
 
+class LSTMCell(Op):
+    """One step without the axis of time: x (N, I), h and c (N, H), parameters -> (h', c')."""
+
+    def forward(self, x, h, c, *params):
+        kernel = kernels("recurrent", x)
+        output, (_, c_after), saved = LSTM(1)._scan(kernel, x[None], (h, c), params, False)
+        self.save(x, h, c, *params, *saved)
+        return output[0], c_after
+
+    def backward(self, grad_h, grad_c):
+        n = len(self.parents)
+        (x, h, c, *params), saved = self.saved[:n], self.saved[n:]
+        xp = array_module(x)
+        grad_h, grad_c = (xp.zeros_like(h) if g is None else g for g in (grad_h, grad_c))
+        # In the place of the output: it matters for the states before later steps only.
+        grad_x, states, found = LSTM(1)._scan_grad(
+            kernels("recurrent", x), grad_h[None], (xp.zeros_like(h), grad_c), x[None], (h, c),
+            params, h[None], saved, False, self.needs_grad(0),
+        )  # fmt: skip
+        return grad_x if grad_x is None else grad_x[0], *states, *found
+
+    def composite(self, x, h, c, *params):
+        return tuple(LSTM(1)._cell(x, (h, c), params))
+
+
 class GRU(_Recurrent):
     n_states = 1  # h
 
@@ -275,8 +300,11 @@ def gru(
 def lstm_cell(input, hx: tuple, weight_ih, weight_hh, bias_ih=None, bias_hh=None):
     """One step of `lstm`: input (N, I), hx = (h, c) (N, H) each -> (h', c')."""
     params = [p for p in (weight_ih, weight_hh, bias_ih, bias_hh) if p is not None]
-    _, h, c = lstm(unsqueeze(input, 0), tuple(unsqueeze(s, 0) for s in hx), params)
-    return getitem(h, 0), getitem(c, 0)
+    if input.ndim != 2:
+        raise ValueError(f"lstm_cell: input {input.shape} must be (N, features)")
+    x, *states = ((a.data if isinstance(a, Tensor) else a)[None] for a in (input, *hx))
+    _check("lstm_cell", 4, x, states, params, 1, 1)
+    return LSTMCell()(input, *hx, *params)
 
 
 def gru_cell(input, hx, weight_ih, weight_hh, bias_ih=None, bias_hh=None):
