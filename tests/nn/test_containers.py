@@ -86,12 +86,55 @@ def test_what_runs_fused_and_what_does_not():
         return names.seen
 
     assert operations() == ["BatchNorm", "tanh"]
-    for module in (norm, activation):
-        for register in (module.register_forward_hook, module.register_forward_pre_hook):
-            handle = register(lambda *_: None)
-            assert operations() == ["BatchNorm", "leaky_relu", "tanh"]
-            handle.remove()
+    watch_between = [
+        norm.register_forward_hook,
+        activation.register_forward_pre_hook,
+        activation.register_forward_hook,
+    ]
+    for register in watch_between:
+        handle = register(lambda *_: None)
+        assert operations() == ["BatchNorm", "leaky_relu", "tanh"]
+        handle.remove()
+    norm.register_forward_pre_hook(lambda *_: None)
     assert operations() == ["BatchNorm", "tanh"]
+
+
+ACTIVATIONS = [
+    nn.ReLU(), nn.LeakyReLU(0.3), nn.ELU(0.5), nn.Softplus(), nn.Sigmoid(), nn.Tanh(), nn.SiLU(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3)])
+def test_a_linear_layer_and_its_activation_are_one_operation(activation, shape):
+    net = nn.Sequential(nn.Linear(3, 4), activation).to(np.float64)
+    _, *weights = inputs = [tg.Tensor(values(shape, 0), requires_grad=True), *net.parameters()]
+    upper = tg.Tensor(values((*shape[:-1], 4), 1))
+    x = inputs[0]
+    with Names() as names:
+        results = [net(x)]
+    assert ("silu" in names.seen) == isinstance(activation, nn.SiLU)
+    assert len(names.seen) <= 4  # the product, and reshaping before and after it
+    results.append(activation(net[0](x)))
+    np.testing.assert_array_equal(results[0].data, results[1].data)
+    fused, plain = (tg.grad((y * upper).sum(), inputs, create_graph=True) for y in results)
+    second = [tg.grad((g[0] ** 2).sum(), weights[0]) for g in (fused, plain)]
+    for a, b in zip((*fused, second[0]), (*plain, second[1]), strict=True):
+        np.testing.assert_allclose(a.data, b.data, 1e-12, 1e-13)
+
+
+def test_a_linear_layer_that_is_watched_or_is_no_plain_one_runs_alone():
+    class Doubled(nn.Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    layer, x, seen = nn.Linear(3, 4), tg.randn(5, 3), []
+    net = nn.Sequential(layer, nn.ReLU())
+    layer.register_forward_hook(lambda module, args, output: seen.append(output))
+    assert (net(x).data >= 0).all()
+    assert (seen[0].data < 0).any()
+    net = nn.Sequential(Doubled(3, 4), nn.ReLU())
+    np.testing.assert_array_equal(net(x).data, F.relu(net[0](x)).data)
 
 
 def test_hooks_of_a_norm_and_its_activation_see_their_values():

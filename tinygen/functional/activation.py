@@ -38,9 +38,14 @@ class Activation(Op):
 
     def backward(self, grad):
         (saved,) = self.saved
-        if isinstance(grad, Tensor):
-            return grad * slope(self.kind, saved, self.param)
-        return kernels("elementwise", grad).activation_grad(grad, saved, self.kind, self.param)
+        return activation_grad(grad, saved, self.kind, self.param)
+
+
+def activation_grad(grad, saved, kind: str, param: float):
+    """grad · dy/dx, in one pass, or from differentiable ops; `saved` as `Activation` saves it."""
+    if isinstance(grad, Tensor):
+        return grad * slope(kind, saved, param)
+    return kernels("elementwise", grad).activation_grad(grad, saved, kind, param)
 
 
 def slope(kind: str, saved, param: float):

@@ -49,6 +49,8 @@ def iaf_gate(z, ms, *, bias: float = 1.5):
     2016, arXiv 1606.04934, equations 12 to 14.)
     """
     _check("iaf_gate", z, ms)
+    if z.ndim == 2:
+        return IAFGate(bias)(z, ms)
     rows, size = z.shape[0], math.prod(z.shape[1:])
     out, log_det = IAFGate(bias)(reshape(z, rows, size), reshape(ms, rows, 2 * size))
     return reshape(out, z.shape), log_det

@@ -8,9 +8,13 @@ from ..autograd import Op
 from ..device import kernels
 from ..tensor import Tensor
 from . import reduce as R
+from .activation import activation_grad
 from .shape import as_array, reshape, transpose
 
 __all__ = ["embedding", "linear", "matmul"]
+
+FUSED = ("relu", "leaky_relu", "elu", "softplus", "sigmoid", "tanh")
+"""The activations whose slope follows from their value."""
 
 
 class Matmul(Op):
@@ -29,14 +33,25 @@ class Matmul(Op):
 
 
 class Linear(Op):
-    """y = x Wᵀ + b on rows: x (M, in), W (out, in), b (out,) or None."""
+    """y = f(x Wᵀ + b) on rows: x (M, in), W (out, in), b (out,) or None, f an activation or None
+    whose slope its value tells: what it is applied to is not kept."""
+
+    def __init__(self, activation: str | None = None, param: float = 0.0):
+        self.activation, self.param = activation, param
 
     def forward(self, x, weight, bias):
-        self.save(x, weight)
-        return kernels("matmul", x).linear(x, weight, bias)
+        y = kernels("matmul", x).linear(x, weight, bias)
+        if self.activation is None:
+            self.save(x, weight)
+        else:
+            y = kernels("elementwise", y).activation(y, self.activation, self.param)
+            self.save(x, weight, y)
+        return y
 
     def backward(self, grad):
-        x, weight = self.saved
+        x, weight, *y = self.saved
+        if y:
+            grad = activation_grad(grad, *y, self.activation, self.param)
         return (
             Matmul()(grad, weight) if self.needs_grad(0) else None,
             Matmul()(grad.T, x) if self.needs_grad(1) else None,
@@ -102,12 +117,15 @@ def matmul(a, b):
         ) from None
 
 
-def linear(input, weight, bias=None):
-    """y = x Wᵀ + b.
+def linear(input, weight, bias=None, *, activation: str | None = None, param: float = 0.0):
+    """y = x Wᵀ + b, or f(x Wᵀ + b) with an activation f as one operation.
 
     input (..., in_features), weight (out_features, in_features), bias (out_features,);
-    returns (..., out_features).
+    returns (..., out_features). `activation`: "relu", "leaky_relu", "elu", "softplus", "sigmoid"
+    or "tanh"; `param` is the slope or the α of those that have one.
     """
+    if activation is not None and activation not in FUSED:
+        raise ValueError(f"linear: activation={activation!r} is not one of {', '.join(FUSED)}")
     if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"linear: input {input.shape} and weight {weight.shape} do not align: "
@@ -117,7 +135,7 @@ def linear(input, weight, bias=None):
         raise ValueError(f"linear: bias {bias.shape} for {weight.shape[0]} out_features")
     lead = input.shape[:-1]
     rows = input if input.ndim == 2 else reshape(input, math.prod(lead), input.shape[-1])
-    out = Linear()(rows, weight, bias)
+    out = Linear(activation, param)(rows, weight, bias)
     return out if input.ndim == 2 else reshape(out, *lead, weight.shape[0])
 
 

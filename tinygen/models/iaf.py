@@ -174,9 +174,11 @@ class FlowVAE(ImportanceSampled):
         if k > 1:
             code = F.reshape(F.expand(code, (k, *code.shape)), (k * len(x), code.shape[1]))
         width = self.latent_dim
-        q = Normal(code[:, :width], code[:, width : 2 * width])
-        z = q.sample(generator=generator)
-        log_q = per_example(q.log_prob(z))
+        mean, log_std = code[:, :width], code[:, width : 2 * width]
+        draw = (generator or random.default_generator()).normal
+        noise = Tensor(draw(mean.shape, dtype=mean.dtype, device=mean.device))
+        z = mean + F.exp(log_std) * noise
+        log_q = per_example(Normal().log_prob(noise)) - per_example(log_std)
         if self.flow is not None:
             z, log_det = self.flow(z, code[:, 2 * width :])
             log_q = log_q - log_det

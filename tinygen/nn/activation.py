@@ -1,4 +1,8 @@
-"""Activation functions as modules. `inplace` is accepted for PyTorch's sake and has no effect."""
+"""Activation functions as modules. `inplace` is accepted for PyTorch's sake and has no effect.
+
+Those with a `kind` can be computed together with the layer before them, see `Sequential`; `param`
+is the number that the function takes.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ class Identity(Module):
 class ReLU(Module):
     """max(x, 0)."""
 
-    kind, negative_slope = "relu", 0.0
+    kind, param = "relu", 0.0
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -42,6 +46,10 @@ class LeakyReLU(Module):
         super().__init__()
         self.negative_slope = negative_slope
 
+    @property
+    def param(self) -> float:
+        return self.negative_slope
+
     def forward(self, input):
         return F.leaky_relu(input, self.negative_slope)
 
@@ -52,9 +60,15 @@ class LeakyReLU(Module):
 class ELU(Module):
     """x if x > 0 else α(eˣ - 1)."""
 
+    kind = "elu"
+
     def __init__(self, alpha: float = 1.0, inplace: bool = False):
         super().__init__()
         self.alpha = alpha
+
+    @property
+    def param(self) -> float:
+        return self.alpha
 
     def forward(self, input):
         return F.elu(input, self.alpha)
@@ -66,6 +80,8 @@ class ELU(Module):
 class Softplus(Module):
     """log(1 + eˣ)."""
 
+    kind, param = "softplus", 0.0
+
     def forward(self, input):
         return F.softplus(input)
 
@@ -73,12 +89,16 @@ class Softplus(Module):
 class Sigmoid(Module):
     """1 / (1 + e⁻ˣ)."""
 
+    kind, param = "sigmoid", 0.0
+
     def forward(self, input):
         return F.sigmoid(input)
 
 
 class Tanh(Module):
     """Hyperbolic tangent."""
+
+    kind, param = "tanh", 0.0
 
     def forward(self, input):
         return F.tanh(input)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from .activation import LeakyReLU, ReLU
+from .activation import ELU, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh
+from .linear import Linear
 from .module import Module
 from .norm import BatchNorm
 
@@ -35,8 +36,9 @@ class _Listed(Module):
 class Sequential(_Listed):
     """One module after the other: `Sequential(a, b)(x)` is `b(a(x))`.
 
-    A BatchNorm that a ReLU or LeakyReLU follows runs with it as one kernel (the result is the
-    same), unless a hook watches one of the two. One mapping instead gives the modules names.
+    A Linear with the activation after it, and a BatchNorm with its ReLU or LeakyReLU, run as one
+    operation (the result is the same), unless a hook watches what is between the two. One mapping
+    instead gives the modules names.
     """
 
     def __init__(self, *modules: Module | Mapping[str, Module]):
@@ -53,10 +55,8 @@ class Sequential(_Listed):
         x, i = input, 0
         while i < len(modules):
             module, following = modules[i], modules[i + 1] if i + 1 < len(modules) else None
-            if isinstance(module, BatchNorm) and _fusible(module, following):
-                x = module.forward(
-                    x, activation=following.kind, negative_slope=following.negative_slope
-                )
+            if following is not None and _fusible(module, following):
+                x = module(x, activation=following.kind, param=following.param)
                 i += 2
             else:
                 x = module(x)
@@ -64,13 +64,18 @@ class Sequential(_Listed):
         return x
 
 
-def _fusible(norm: BatchNorm, activation: Module | None) -> bool:
-    return (
-        type(activation) in (ReLU, LeakyReLU)
-        and type(norm).forward is BatchNorm.forward
-        and activation.negative_slope >= 0
-        and not (norm.has_hooks or activation.has_hooks)
-    )
+def _fusible(module: Module, following: Module) -> bool:
+    """Whether `module` can apply the activation `following` as well. Hooks before it see nothing
+    of it; and who has a forward of their own know nothing of activations."""
+    if isinstance(module, BatchNorm):
+        known = type(module).forward is BatchNorm.forward and type(following) in (ReLU, LeakyReLU)
+        known = known and following.param >= 0
+    else:
+        known = type(module).forward is Linear.forward and type(following) in _OF_LINEAR
+    return known and not (module._forward_hooks or following.has_hooks)
+
+
+_OF_LINEAR = {ReLU, LeakyReLU, ELU, Softplus, Sigmoid, Tanh}
 
 
 class ModuleList(_Listed):

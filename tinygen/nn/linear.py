@@ -34,8 +34,13 @@ class Linear(Module):
         for parameter in self.parameters():
             init.uniform_(parameter, -bound, bound)
 
-    def forward(self, input):
-        return F.linear(input, self.weight, self.bias)
+    def effective_weight(self):
+        """The weight that inputs are multiplied by; overridden where it is not the parameter."""
+        return self.weight
+
+    def forward(self, input, *, activation: str | None = None, param: float = 0.0):
+        weight = self.effective_weight()
+        return F.linear(input, weight, self.bias, activation=activation, param=param)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"

@@ -41,14 +41,11 @@ class MaskedLinear(Linear):
         with no_grad():
             self.weight.mul_(self.mask)
 
-    def masked_weight(self) -> Tensor:
+    def effective_weight(self) -> Tensor:
         """W ⊙ M. A weight that is no parameter was computed, by `utils.weight_norm`, from one that
         the mask was applied to."""
         weight = self.weight
         return weight * self.mask if isinstance(weight, Parameter) else weight
-
-    def forward(self, input):
-        return F.linear(input, self.masked_weight(), self.bias)
 
 
 class MADE(Module):

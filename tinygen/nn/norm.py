@@ -40,7 +40,7 @@ class BatchNorm(Module):
             "num_batches_tracked", Tensor(np.zeros((), np.int64)) if track else None
         )
 
-    def forward(self, input, activation: str = "identity", negative_slope: float = 0.0):
+    def forward(self, input, *, activation: str = "identity", param: float = 0.0):
         if input.ndim not in self.ndims or input.shape[1] != self.num_features:
             axes = " or ".join(str(n) for n in self.ndims)
             raise ValueError(
@@ -55,7 +55,7 @@ class BatchNorm(Module):
         return F.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias,
             training=self.training, momentum=momentum, eps=self.eps,
-            activation=activation, negative_slope=negative_slope,
+            activation=activation, negative_slope=param,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -68,7 +68,8 @@ class _WeightNorm:
     def weight(self, module: Module) -> Tensor:
         g, v = (getattr(module, f"{self.name}_{part}") for part in "gv")
         mask = module._buffers.get("mask")
-        mask = None if mask is None or mask.shape != v.shape else mask
+        if mask is not None and mask.shape != v.shape:
+            mask = None
         return F.weight_norm(v, g, dim=self.axis, mask=mask)
 
     def before(self, module: Module, args: tuple) -> None:
