@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tinygen_kernels.reference import scan
 
-pytest.importorskip("torch")
+import tinygen
+
+torch = pytest.importorskip("torch")
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from models import MODELS
-from twins.common import Torch
+from models import MODELS  # noqa: E402
+from twins import mlp, scans  # noqa: E402
+from twins.common import Recipe, Torch, tinygen_training, torch_training  # noqa: E402
 
 SMALL = [(model, name) for model in MODELS for name in model.SMALL]
 
@@ -44,11 +48,26 @@ def test_both_steps_run(model, name):
         assert len(set(losses)) == len(losses)
 
 
-def test_the_scans_of_the_twin_are_those_of_the_reference():
-    import torch
-    from tinygen_kernels.reference import scan
-    from twins import scans
+@pytest.mark.parametrize(
+    "recipe", [Recipe(lr=0.1, clip=0.5), Recipe(lr=0.1, optimizer="Adamax", average=0.9)]
+)
+def test_both_follow_a_recipe(recipe):
+    """By the losses of a few steps from the same weights, and the last gradient as it was cut."""
+    c = mlp.SMALL["mlp 8-32-32-1, batch 32"]
+    ours, _, theirs, _ = mlp.pair(c)
+    x, y = ([wrap(a) for wrap in (tinygen.Tensor, torch.from_numpy)] for a in mlp.batch(c))
+    steps = (
+        tinygen_training(ours, lambda: ((ours(x[0]) - y[0]) ** 2).mean(), recipe),
+        torch_training(theirs, lambda: ((theirs(x[1]) - y[1]) ** 2).mean(), recipe, Torch()),
+    )
+    losses = [[float(step()[0].item()) for _ in range(4)] for step in steps]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    assert losses[0][-1] < losses[0][0]
+    squares = [sum(float((p.grad**2).sum()) for p in net.parameters()) for net in (ours, theirs)]
+    np.testing.assert_allclose(*squares, rtol=1e-3)
 
+
+def test_the_scans_of_the_twin_are_those_of_the_reference():
     rng = np.random.default_rng(0)
     z, w = rng.standard_normal((2, 12, 4, 5)), rng.standard_normal((12, 3, 3))
     h0, c0 = rng.standard_normal((2, 3, 5))
