@@ -40,15 +40,7 @@ from tinygen.models.char_rnn import (
     streams,
 )
 from tinygen.random import Generator as RandomNumbers
-from tinygen.train import (
-    Progress,
-    RunFolder,
-    UserError,
-    check_finite,
-    checkpoint,
-    cli,
-    pictures,
-)
+from tinygen.train import RunFolder, Steps, UserError, begin, cli, pictures
 from tinygen.train.files import replacing, write_json
 
 PRESETS = {
@@ -80,9 +72,8 @@ PRESETS = {
     },
 }
 CLIP = 1.0  # largest norm of a gradient: a rare window may have one a hundred times the usual
-EARLY = (1, 20, 100)  # samples are written at these steps too: the start is where most happens
-LOG_EVERY = 50
-SAVE_EVERY = 250
+# Samples are written at the early steps too: the start is where most happens.
+CADENCE = {"log_every": 50, "save_every": 250, "early": (1, 20, 100)}
 LENGTH = 600  # characters of a sample
 TEMPERATURES = (0.4, 0.7, 1.0)
 HELD_OUT_STREAMS = 50
@@ -110,11 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "optimizer": optim.Adam(model.parameters(), lr=settings["lr"]),
         },
     }
-    done = checkpoint.load(run.checkpoint, **saved) if run.checkpoint.exists() else 0
-    if settings["steps"] < done:
-        raise UserError(f"--steps {settings['steps']}: {run.path} is at step {done} already")
-    run.start(settings)
-    run.forget_after(done)
+    done = begin(settings, run, saved)
     print(f"{text}, {len(vocabulary)} different\nwriting to {run.path}")
 
     train(settings, run, train_text, held_out, vocabulary, saved, done)
@@ -181,37 +168,29 @@ def train(
 ) -> None:
     """Read on from the step after `done`. Ctrl-C ends it, after saving, with `Stopped`."""
     model, carried = saved["parts"]["model"], saved["parts"]["carried"]
-    window, steps = settings["window"], settings["steps"]
+    window = settings["window"]
     if done == 0:
         write_sample(settings, run, 0, model, vocabulary)
 
     read_on = the_step(**saved["parts"])
     if not settings["eager"]:
         read_on = tinygen.capture(read_on, device=settings["device"])
+
+    def watch() -> dict[str, float]:
+        return {"held_out": bits_per_character(model, held_out[: HELD_OUT_STEPS + 1])}
+
     windows = (len(text) - 1) // window  # in an epoch
     characters = settings["batch_size"] * window
-    progress = Progress(steps, batch_size=characters, start=done, unit="char")
-    with cli.CtrlC() as ctrl_c:
-        for step in progress:
+    options = {"batch_size": characters, "unit": "characters", **CADENCE}
+    with Steps(settings, run, saved, start=done, **options) as steps:
+        for step in steps:
             first = (step - 1) % windows * window
             if first == 0:
                 carried.forget()
             bits = read_on(text[first : first + window], text[first + 1 : first + 1 + window])
-            # Reading a number waits for the GPU, so it is done every few steps only.
-            if step % LOG_EVERY == 0 or step == steps or ctrl_c.pressed:
-                numbers = {"bits_per_character": bits.item()}
-                check_finite(step, numbers)
-            if step % LOG_EVERY == 0 or step == steps:
-                some = held_out[: HELD_OUT_STEPS + 1]
-                numbers["held_out"] = bits_per_character(model, some)
-                progress.show(numbers)
-                run.log(step, numbers, progress.images_per_second, unit="characters")
-            if step in EARLY or step % settings["sample_every"] == 0 or step == steps:
+            steps.log({"bits_per_character": bits}, watch)
+            if steps.wants_samples:
                 write_sample(settings, run, step, model, vocabulary)
-            if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
-                checkpoint.save(run.checkpoint, step=step, **saved)
-            if ctrl_c.pressed and step < steps:
-                raise cli.stopped(run, step, steps)
 
 
 def the_step(

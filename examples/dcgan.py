@@ -42,15 +42,7 @@ from tinygen.models.dcgan import (
     sample_codes,
 )
 from tinygen.random import Generator as RandomNumbers
-from tinygen.train import (
-    Progress,
-    RunFolder,
-    UserError,
-    check_finite,
-    checkpoint,
-    cli,
-    pictures,
-)
+from tinygen.train import RunFolder, Steps, UserError, begin, cli, pictures
 from tinygen.train.files import write_json
 
 PRESETS = {
@@ -82,9 +74,8 @@ PRESETS = {
     },
 }
 BETAS = (0.5, 0.999)  # the paper's: with Adam's usual 0.9 the two oscillate
-EARLY = (1, 20, 50)  # samples are drawn at these steps too: the start is where most happens
-LOG_EVERY = 10
-SAVE_EVERY = 250
+# Samples are drawn at the early steps too: the start is where most happens.
+CADENCE = {"log_every": 10, "save_every": 250, "early": (1, 20, 50)}
 SHOWN = 64  # samples in a grid
 SCORED = 10_000  # samples that the scores are computed from
 
@@ -112,11 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "optimizer_d": optim.Adam(D.parameters(), lr=settings["lr_d"], betas=BETAS),
         },
     }
-    done = checkpoint.load(run.checkpoint, **saved) if run.checkpoint.exists() else 0
-    if settings["steps"] < done:
-        raise UserError(f"--steps {settings['steps']}: {run.path} is at step {done} already")
-    run.start(settings)
-    run.forget_after(done)
+    done = begin(settings, run, saved)
     print(f"{training}\nwriting to {run.path}")
 
     train(settings, run, training, saved, done)
@@ -159,9 +146,9 @@ def load_data(settings: dict) -> tuple[Dataset, Dataset | None]:
 
 def train(settings: dict, run: RunFolder, data: Dataset, saved: dict, done: int) -> None:
     """The game, from the step after `done` on. Ctrl-C ends it, after saving, with `Stopped`."""
-    G = saved["parts"]["generator"]
-    batch_size, device, steps = settings["batch_size"], settings["device"], settings["steps"]
-    loader = DataLoader(data, batch_size, shuffle=True, seed=settings["seed"], drop_last=True)
+    G, device = saved["parts"]["generator"], settings["device"]
+    options = {"shuffle": True, "seed": settings["seed"], "drop_last": True}
+    loader = DataLoader(data, settings["batch_size"], **options)
     shown = codes(settings, SHOWN, "shown")
     if done == 0:
         save_samples(run, 0, G, shown)
@@ -169,24 +156,12 @@ def train(settings: dict, run: RunFolder, data: Dataset, saved: dict, done: int)
     play = the_game(settings, **saved["parts"])
     if not settings["eager"]:
         play = tinygen.capture(play, device=device)
-    progress = Progress(steps, batch_size=batch_size, start=done)
-    with cli.CtrlC() as ctrl_c:
-        batches = loader.batches(done, steps, device=device)
-        for step, (images, _) in zip(progress, batches, strict=False):
-            outcome = play(Tensor(images))
-            # Reading a number waits for the GPU, so it is done every few steps only.
-            if step % LOG_EVERY == 0 or step == steps or ctrl_c.pressed:
-                numbers = {name: value.item() for name, value in outcome.items()}
-                check_finite(step, numbers)
-            if step % LOG_EVERY == 0 or step == steps:
-                progress.show(numbers)
-                run.log(step, numbers, progress.images_per_second)
-            if step in EARLY or step % settings["sample_every"] == 0 or step == steps:
+    with Steps(settings, run, saved, start=done, **CADENCE) as steps:
+        batches = loader.batches(done, settings["steps"], device=device)
+        for step, (images, _) in zip(steps, batches, strict=False):
+            steps.log(play(Tensor(images)))
+            if steps.wants_samples:
                 save_samples(run, step, G, shown)
-            if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
-                checkpoint.save(run.checkpoint, step=step, **saved)
-            if ctrl_c.pressed and step < steps:
-                raise cli.stopped(run, step, steps)
 
 
 def the_game(

@@ -37,20 +37,12 @@ from scipy.special import ndtri
 
 import tinygen
 from tinygen import Tensor, no_grad, optim
-from tinygen.data import DATASETS, DataLoader, Dataset, load, to_float
+from tinygen.data import DataLoader, Dataset, to_float
 from tinygen.distributions import binarize
 from tinygen.models.dcgan import interpolate
 from tinygen.models.vae import ACTIVATIONS, NETS, VAE, objective
 from tinygen.random import Generator as RandomNumbers
-from tinygen.train import (
-    Progress,
-    RunFolder,
-    UserError,
-    check_finite,
-    checkpoint,
-    cli,
-    pictures,
-)
+from tinygen.train import RunFolder, Steps, UserError, begin, cli, load_data, pictures
 from tinygen.train.files import replacing, write_json
 
 SMALL = {
@@ -86,9 +78,8 @@ PRESETS = {
     },
     "conv": {**PAPER, "steps": 9000, "net": "conv", "hidden": [256], "activation": "elu"},
 }
-EARLY = (1, 20, 50, 100)  # samples are drawn at these steps too: the start is where most happens
-LOG_EVERY = 50
-SAVE_EVERY = 500
+# Samples are drawn at the early steps too: the start is where most happens.
+CADENCE = {"log_every": 50, "save_every": 500, "early": (1, 20, 50, 100)}
 SHOWN = 100  # samples in a grid
 WATCHED = 500  # held-out images whose bound is followed during training
 EVALUATED = 10_000  # held-out images in the final -ELBO
@@ -102,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--beta {settings['beta']}: it has no meaning with --k {settings['k']}")
     tinygen.manual_seed(settings["seed"])
     training, held_out = load_data(settings)
+    if settings["binarize"] == "static":
+        training = fixed_draw(training, RandomNumbers(settings["seed"]).fork("static"))
     architecture = {
         "image_shape": list(training.image_shape),
         **{
@@ -120,13 +113,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             "schedule": optim.lr_scheduler.ExponentialLR(optimizer, decay),
         },
     }
-    done = checkpoint.load(run.checkpoint, **saved) if run.checkpoint.exists() else 0
-    if settings["steps"] < done:
-        raise UserError(f"--steps {settings['steps']}: {run.path} is at step {done} already")
+    done = begin(settings, run, saved)
     if done == 0:
         vae.start_from(training.images.mean(axis=0) / 255)
-    run.start(settings)
-    run.forget_after(done)
     print(f"{training}\nwriting to {run.path}")
 
     x = test_images(settings, held_out)
@@ -172,29 +161,6 @@ def build(architecture: dict) -> VAE:
 # ------------------------------------------------------------------------------------- the data
 
 
-def load_data(settings: dict) -> tuple[Dataset, Dataset]:
-    """The images to train on, and those held out; a folder of pictures gives one tenth of them."""
-    name = settings["data"]
-    like_mnist = name in ("fashion-small", "fashion-mnist", "mnist")
-    size = settings["image_size"] or (28 if like_mnist else 32)
-    training = load(name, image_size=size)
-    splits = DATASETS[name].splits if name in DATASETS else ()
-    held_out = [s for s in ("test", "validation") if s in splits]
-    if held_out:
-        test = load(name, split=held_out[0], image_size=size)
-    else:
-        tenth = np.arange(len(training)) % 10 == 9
-        training, test = training.take(~tenth), training.take(tenth)
-    if not len(test) or settings["batch_size"] > len(training):
-        raise UserError(
-            f"--batch-size {settings['batch_size']}: {name} has {len(training)} images to train "
-            f"on and {len(test)} held out"
-        )
-    if settings["binarize"] == "static":
-        training = fixed_draw(training, RandomNumbers(settings["seed"]).fork("static"))
-    return training, test
-
-
 def fixed_draw(data: Dataset, numbers: RandomNumbers) -> Dataset:
     """The set with every pixel drawn once: 0 or 255, which `binarize` leaves as they are."""
     parts = [data.images[i : i + ROWS] for i in range(0, len(data), ROWS)]
@@ -218,35 +184,26 @@ def train(
 ) -> None:
     """The steps after `done`. Ctrl-C ends them, after saving, with `Stopped`."""
     vae, schedule = saved["parts"]["vae"], saved["parts"]["schedule"]
-    batch_size, device, steps = settings["batch_size"], settings["device"], settings["steps"]
+    device = settings["device"]
     options = {"shuffle": True, "seed": settings["seed"], "drop_last": True}
-    loader = DataLoader(data, batch_size, value_range=(0, 1), **options)
+    loader = DataLoader(data, settings["batch_size"], value_range=(0, 1), **options)
     if done == 0:
         save_samples(settings, run, 0, vae)
 
     learn = the_step(settings, vae, saved["parts"]["optimizer"])
     if not settings["eager"]:
         learn = tinygen.capture(learn, device=device)
-    progress = Progress(steps, batch_size=batch_size, start=done)
-    with cli.CtrlC() as ctrl_c:
-        batches = loader.batches(done, steps, device=device)
-        for step, (images, _) in zip(progress, batches, strict=False):
-            outcome = learn(Tensor(images))
+
+    def watch() -> dict[str, float]:
+        return {"held_out": sum(negative_elbo(settings, vae, test[:WATCHED]))}
+
+    with Steps(settings, run, saved, start=done, **CADENCE) as steps:
+        batches = loader.batches(done, settings["steps"], device=device)
+        for step, (images, _) in zip(steps, batches, strict=False):
+            steps.log(learn(Tensor(images)), watch)
             schedule.step()
-            # Reading a number waits for the GPU, so it is done every few steps only.
-            if step % LOG_EVERY == 0 or step == steps or ctrl_c.pressed:
-                numbers = {name: value.item() for name, value in outcome.items()}
-                check_finite(step, numbers)
-            if step % LOG_EVERY == 0 or step == steps:
-                numbers["held_out"] = sum(negative_elbo(settings, vae, test[:WATCHED]))
-                progress.show(numbers)
-                run.log(step, numbers, progress.images_per_second)
-            if step in EARLY or step % settings["sample_every"] == 0 or step == steps:
+            if steps.wants_samples:
                 save_samples(settings, run, step, vae)
-            if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
-                checkpoint.save(run.checkpoint, step=step, **saved)
-            if ctrl_c.pressed and step < steps:
-                raise cli.stopped(run, step, steps)
 
 
 def the_step(

@@ -26,7 +26,7 @@ def dcgan(cupy, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("dcgan_on_cuda", EXAMPLES / "dcgan.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "LOG_EVERY", 1)
+    monkeypatch.setitem(module.CADENCE, "log_every", 1)
     monkeypatch.setattr(module, "SHOWN", 4)
     yield module
     tinygen.device.set_precision("tf32")

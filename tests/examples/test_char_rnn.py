@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tinygen.data import load_text
-from tinygen.train import cli
+from tinygen.train import cli, steps
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "char_rnn.py"
 POEM = "the quick brown fox jumps over the lazy dog.\n" * 40
@@ -71,7 +71,7 @@ def test_a_run_learns_and_leaves_everything_that_was_promised(char_rnn, capsys):
 
 def test_the_first_losses_are_pinned(char_rnn, monkeypatch):
     """A change that is meant to change nothing shows here."""
-    monkeypatch.setattr(char_rnn, "LOG_EVERY", 1)
+    monkeypatch.setitem(char_rnn.CADENCE, "log_every", 1)
     assert run(char_rnn, *TOY, "--steps", 3, "--out", "here") == 0
     found = [row["bits_per_character"] for row in metrics("here")]
     np.testing.assert_allclose(found, PINNED, rtol=1e-4)
@@ -83,23 +83,23 @@ PINNED = [5.0471, 4.83655, 4.92378]
 @pytest.mark.parametrize("how", ["fewer steps", "Ctrl-C"])
 def test_a_resumed_run_ends_with_the_same_bytes(char_rnn, monkeypatch, capsys, how):
     """Past the end of the text, too: 50 steps read it once."""
-    monkeypatch.setattr(char_rnn, "LOG_EVERY", 2)
+    monkeypatch.setitem(char_rnn.CADENCE, "log_every", 2)
     assert run(char_rnn, *TOY, "--steps", 56, "--out", "straight") == 0
     if how == "fewer steps":
         assert run(char_rnn, *TOY, "--steps", 30, "--out", "resumed") == 0
         assert run(char_rnn, "--resume", "--steps", 56, "--out", "resumed") == 0
     else:
-        check_finite = char_rnn.check_finite
+        check_finite = steps.check_finite
 
         def press_ctrl_c(step, losses):
             if step == 40:
                 os.kill(os.getpid(), signal.SIGINT)
             check_finite(step, losses)
 
-        monkeypatch.setattr(char_rnn, "check_finite", press_ctrl_c)
+        monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
         assert run(char_rnn, *TOY, "--steps", 56, "--out", "resumed") == 130
         assert "stopped after step 40 of 56" in capsys.readouterr().err
-        monkeypatch.setattr(char_rnn, "check_finite", check_finite)
+        monkeypatch.setattr(steps, "check_finite", check_finite)
         assert run(char_rnn, "--resume", "--out", "resumed") == 0
     for name in ("checkpoint.safetensors", "config.json", "temperatures.txt", "metrics.csv",
                  "samples/step-000056.txt"):  # fmt: skip

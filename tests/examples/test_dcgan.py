@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tinygen.metrics import features
-from tinygen.train import checkpoint, cli
+from tinygen.train import checkpoint, cli, steps
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "dcgan.py"
 TOY = ["--width", "2", "--batch-size", "16", "--latent-dim", "8"]
@@ -75,7 +75,7 @@ def test_a_run_leaves_everything_that_was_promised(dcgan, monkeypatch, capsys):
 
 def test_the_first_losses_are_pinned(dcgan, monkeypatch):
     """A change that is meant to change nothing shows here."""
-    monkeypatch.setattr(dcgan, "LOG_EVERY", 1)
+    monkeypatch.setitem(dcgan.CADENCE, "log_every", 1)
     assert run(dcgan, "--steps", 3, "--out", "here", *QUICK) == 0
     lines = Path("here/metrics.csv").read_text().splitlines()
     assert lines[0] == "step,loss_d,loss_g,D(x),D(G(z))"
@@ -86,27 +86,27 @@ def test_the_first_losses_are_pinned(dcgan, monkeypatch):
 
 @pytest.mark.parametrize("how", ["fewer steps", "Ctrl-C"])
 def test_a_resumed_run_ends_with_the_same_bytes(dcgan, monkeypatch, capsys, how):
-    monkeypatch.setattr(dcgan, "LOG_EVERY", 2)
+    monkeypatch.setitem(dcgan.CADENCE, "log_every", 2)
     assert run(dcgan, "--steps", 7, "--out", "straight", *QUICK) == 0
     if how == "fewer steps":
         assert run(dcgan, "--steps", 3, "--out", "resumed", *QUICK) == 0
         assert run(dcgan, "--resume", "--steps", 7, "--out", "resumed") == 0
     else:
-        check_finite = dcgan.check_finite
+        check_finite = steps.check_finite
 
         def press_ctrl_c(step, losses):
             if step == 4:
                 os.kill(os.getpid(), signal.SIGINT)
             check_finite(step, losses)
 
-        monkeypatch.setattr(dcgan, "check_finite", press_ctrl_c)
+        monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
         assert run(dcgan, "--steps", 7, "--out", "resumed", *QUICK) == 130
         said = capsys.readouterr().err.splitlines()[-1]
         assert said == (
             "dcgan.py: stopped after step 4 of 7; go on with: "
             "python examples/dcgan.py --resume --out resumed"
         )
-        monkeypatch.setattr(dcgan, "check_finite", check_finite)
+        monkeypatch.setattr(steps, "check_finite", check_finite)
         assert run(dcgan, "--resume", "--out", "resumed") == 0
     for name in ("checkpoint.safetensors", "config.json", "walk.png", "samples/step-000007.png"):
         assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tinygen.data import Dataset
 from tinygen.random import Generator
-from tinygen.train import checkpoint, cli
+from tinygen.train import checkpoint, cli, steps
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "vae.py"
 TOY = ["--hidden", "8", "--latent-dim", "3", "--batch-size", "16"]
@@ -89,7 +89,7 @@ def without_pictures(vae, monkeypatch):
 
 def test_the_first_losses_are_pinned(vae, without_pictures, monkeypatch):
     """A change that is meant to change nothing shows here."""
-    monkeypatch.setattr(vae, "LOG_EVERY", 1)
+    monkeypatch.setitem(vae.CADENCE, "log_every", 1)
     assert run(vae, "--steps", 3, "--out", "here", *QUICK) == 0
     lines = Path("here/metrics.csv").read_text().splitlines()
     assert lines[0] == "step,loss,recon,kl,held_out"
@@ -104,28 +104,28 @@ def test_the_first_losses_are_pinned(vae, without_pictures, monkeypatch):
 
 @pytest.mark.parametrize("how", ["fewer steps", "Ctrl-C"])
 def test_a_resumed_run_ends_with_the_same_bytes(vae, without_pictures, monkeypatch, capsys, how):
-    monkeypatch.setattr(vae, "LOG_EVERY", 2)
+    monkeypatch.setitem(vae.CADENCE, "log_every", 2)
     flags = [*QUICK, "--half-life", 5, "--binarize", "static"]
     assert run(vae, "--steps", 7, "--out", "straight", *flags) == 0
     if how == "fewer steps":
         assert run(vae, "--steps", 3, "--out", "resumed", *flags) == 0
         assert run(vae, "--resume", "--steps", 7, "--out", "resumed") == 0
     else:
-        check_finite = vae.check_finite
+        check_finite = steps.check_finite
 
         def press_ctrl_c(step, losses):
             if step == 4:
                 os.kill(os.getpid(), signal.SIGINT)
             check_finite(step, losses)
 
-        monkeypatch.setattr(vae, "check_finite", press_ctrl_c)
+        monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
         assert run(vae, "--steps", 7, "--out", "resumed", *flags) == 130
         said = capsys.readouterr().err.splitlines()[-1]
         assert said == (
             "vae.py: stopped after step 4 of 7; go on with: "
             "python examples/vae.py --resume --out resumed"
         )
-        monkeypatch.setattr(vae, "check_finite", check_finite)
+        monkeypatch.setattr(steps, "check_finite", check_finite)
         assert run(vae, "--resume", "--out", "resumed") == 0
     for name in ("checkpoint.safetensors", "config.json", "samples/step-000007.png"):
         assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name

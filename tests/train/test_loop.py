@@ -21,7 +21,7 @@ def test_the_bar_shows_the_values_and_the_speed(capsys):
     shown = capsys.readouterr().err
     assert "loss=1.23" in shown
     assert "D(x)=0.5" in shown
-    assert "img/s=" in shown
+    assert "images/s=" in shown
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

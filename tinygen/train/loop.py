@@ -16,8 +16,8 @@ __all__ = ["Progress", "check_finite"]
 
 
 class Progress:
-    """Steps `start + 1 .. steps`, with a bar that shows what `show` is given and the images/s
-    (or how many of another `unit`).
+    """Steps `start + 1 .. steps`, with a bar that shows what `show` is given and the images (or
+    another `unit`) per second.
 
     >>> for step in Progress(3, batch_size=64):
     ...     print(step)
@@ -27,7 +27,7 @@ class Progress:
     """
 
     def __init__(
-        self, steps: int, *, batch_size: int, start: int = 0, title: str = "", unit: str = "img"
+        self, steps: int, *, batch_size: int, start: int = 0, title: str = "", unit: str = "images"
     ):
         self.batch_size = batch_size
         self.unit = unit
