@@ -1,10 +1,12 @@
 """The two-dimensional LSTMs of PixelRNN: one kernel for the scans of all images.
 
-The images of a batch are independent, so each thread takes a few of them through all steps. What
-a step needs of the maps is copied into the rows of small matrices that stay in the cache, a row
-for each pixel of the wavefront (`..wavefront`): the windows of hidden states (rows, taps · h)
-times the weight (taps · h, 4h) are added to z, and the fused cell of `recurrent` follows. The
-gradient of the weight is one product over all pixels after the scan.
+The images of a batch are independent, so each thread takes some of them through all steps. What
+the lines of an image have reached (`..wavefront`) lies in small arrays that stay in the cache: the
+windows of hidden states are read there as they lie (`tile.product`), z in the map, and no window
+is ever copied. Gates and cells are kept in the order of the scan, step by step and each gate by
+itself, so that all lines of a step are one long loop.
+
+The gradient of the weight is that of a convolution over the finished map of states.
 
 FLOPs: 8 taps h² N H W forward, twice that again for the gradients of h and of the weight.
 """
@@ -15,15 +17,13 @@ import numpy as np
 
 from ..layout import from_rows, rows
 from ..wavefront import Wavefront, by_diagonals, by_rows
-from .blas import gemm, gemm_address, one_thread
+from .conv import _copy, _fill
 from .jit import kernel, prange, serial_kernel
-from .matmul import matmul
-from .recurrent import _lstm_cell, _lstm_cell_grad
+from .masked_conv import masked_conv2d_weight_grad
+from .math import sigmoid, tanh
+from .tile import COLUMNS, panels, product
 
 __all__ = ["diagonal_lstm", "diagonal_lstm_grad", "row_lstm", "row_lstm_grad"]
-
-ROWS = 192
-"""Rows of a step's product at most: BLAS copies the weight for each, so that few rows are slow."""
 
 SERIAL = 1 << 20
 """Multiplications in the scan up to which waking the threads (about 12 µs) does not pay."""
@@ -82,54 +82,75 @@ def diagonal_lstm_grad(
 def _scan(z, weight, h0, c0, order: Wavefront):
     n, _, height, width = z.shape
     hidden = weight.shape[1]
-    pixels = height * width
-    gates = np.empty((n, pixels, 4 * hidden), z.dtype)
-    cells = np.empty((n, pixels, hidden), z.dtype)
-    output = np.empty_like(cells)
-    packed = np.ascontiguousarray(weight.transpose(2, 1, 0)).reshape(-1, 4 * hidden)
+    output = np.empty((n, height * width, hidden), z.dtype)
+    gates = np.empty((n, height * width * 4 * hidden), z.dtype)
+    cells = np.empty_like(output)
+    by_gates = weight.transpose(2, 1, 0).reshape(order.taps * hidden, 4, hidden)
+    packed = np.stack([panels(by_gates[:, gate]) for gate in range(4)])
     _run(
-        _block, _blocks, order, packed, rows(z).reshape(gates.shape),
-        _by_lines(h0, order, weight), _by_lines(c0, order, weight), gates, cells, output,
+        _scans, _scans_in_parallel, n, order, packed, _line_rows(order, hidden),
+        np.array([[0, order.taps * hidden]]), rows(z), _by_lines(h0, order, weight),
+        _by_lines(c0, order, weight), gates, cells, output,
     )  # fmt: skip
-    saved = gates.reshape(n, height, width, 4, hidden), cells.reshape(n, height, width, hidden)
-    return from_rows(output, (n, hidden, height, width)), saved
+    return from_rows(output, (n, hidden, height, width)), (gates, cells)
 
 
 def _scan_grad(grad_output, weight, h0, c0, output, saved, order: Wavefront):
     n, hidden, height, width = output.shape
-    pixels, window = height * width, order.taps * hidden
-    gates, cells = saved[0].reshape(n, pixels, 4 * hidden), saved[1].reshape(n, pixels, hidden)
-    grad_z = np.empty_like(gates)
+    gates, cells = saved
+    grad_z = np.empty((n, height * width, 4 * hidden), gates.dtype)
     grad_h0 = np.zeros((n, order.lines, hidden), gates.dtype)
     grad_c0 = np.zeros_like(grad_h0)
-    packed = np.ascontiguousarray(weight.transpose(0, 2, 1)).reshape(4 * hidden, window)
+    # A state's readers, from the first line to the last, read it by the last tap to the first.
+    by_gates = weight.reshape(4, hidden, hidden, order.taps)[..., ::-1].transpose(0, 3, 1, 2)
+    window = order.taps * hidden
+    gate = (order.lines + order.taps - 1) * hidden
     _run(
-        _block_grad, _block_grads, order, packed, rows(grad_output).reshape(cells.shape),
-        _by_lines(c0, order, weight), gates, cells, grad_h0, grad_c0, grad_z,
+        _scan_grads, _scan_grads_in_parallel, n, order, panels(by_gates.reshape(-1, hidden)),
+        _line_rows(order, hidden), np.array([[g * gate, window] for g in range(4)]),
+        rows(grad_output), _by_lines(c0, order, weight), gates, cells, grad_h0, grad_c0, grad_z,
     )  # fmt: skip
-    windows = np.empty((n, pixels, window), gates.dtype)
-    _windows(order, rows(output).reshape(cells.shape), _by_lines(h0, order, weight), windows)
-    grad_rows = grad_z.reshape(n * pixels, 4 * hidden)
-    grad_weight = matmul(grad_rows.T, windows.reshape(n * pixels, window))
+    grad_z = from_rows(grad_z, (n, 4 * hidden, height, width))
     return (
-        from_rows(grad_rows, (n, 4 * hidden, height, width)),
-        grad_weight.reshape(4 * hidden, order.taps, hidden).transpose(0, 2, 1),
+        grad_z,
+        _weight_grad(grad_z, output, _by_lines(h0, order, weight), order),
         None if h0 is None else grad_h0.sum(axis=0).T,
         None if c0 is None else grad_c0.sum(axis=0).T,
     )
 
 
-def _run(scan, scan_in_blocks, order: Wavefront, weight: np.ndarray, *maps: np.ndarray) -> None:
-    """Scan the whole batch, on all threads if there is work for them."""
-    batch, pixels, _ = maps[0].shape
-    # Fixed by the shapes and not by the threads, so that the result is too.
-    images = max(1, min(ROWS // max(1, order.lines), -(-batch // 4)))
-    arguments = (gemm_address(weight.dtype), order, weight, *maps)
-    with one_thread():
-        if batch > images and batch * pixels * weight.size > SERIAL:
-            scan_in_blocks(images, *arguments)
-        else:
-            scan(*arguments)
+def _weight_grad(grad_z, output, h0, order: Wavefront):
+    """As of a convolution over the states, which begins with the initial ones beside the map."""
+    n, hidden, height, width = output.shape
+    states, nearby = output.transpose(0, 2, 3, 1), order.taps // 2
+    if order.delay == 0:
+        framed = np.zeros((n, height + 1, width + 2 * nearby, hidden), output.dtype)
+        inner = framed[:, :, nearby : nearby + width]
+        inner[:, 0], inner[:, 1:] = h0, states
+        taps, kernel_size = [(0, tap) for tap in range(order.taps)], (2, order.taps)
+    else:
+        framed = np.zeros((n, height + 1, width + 1, hidden), output.dtype)
+        above, behind = (0, 1) if order.step < 0 else (1, 0)
+        framed[:, 1:, width if behind else 0] = h0
+        framed[:, 1:, above : above + width] = states
+        taps, kernel_size = [(0, above), (1, behind)], (2, 2)
+    return masked_conv2d_weight_grad(
+        framed.transpose(0, 3, 1, 2), grad_z,
+        taps=tuple(taps), kernel_size=kernel_size, padding=(0, 0),
+    )  # fmt: skip
+
+
+def _run(scans, scans_in_parallel, n: int, order: Wavefront, weight, *arguments) -> None:
+    """Scan all n images, on all threads if there is work for them."""
+    if n * order.lines * order.length * weight.size > SERIAL:
+        scans_in_parallel(n, order, weight, *arguments)
+    else:
+        scans(0, n, order, weight, *arguments)
+
+
+def _line_rows(order: Wavefront, hidden: int) -> np.ndarray:
+    """Where the window of each line begins."""
+    return np.arange(order.lines) * hidden
 
 
 def _by_lines(initial: np.ndarray | None, order: Wavefront, like: np.ndarray) -> np.ndarray:
@@ -146,164 +167,184 @@ _pixel = serial_kernel(Wavefront.pixel)
 
 
 @serial_kernel
-def _gather(order, t, source, target):
-    """Copy the pixels of step t from a map (images, pixels, channels) into consecutive rows."""
-    lo, hi = _active(order, t)
-    row = 0
-    for image in range(len(source)):
-        for line in range(lo, hi):
-            pixel = _pixel(order, t, line)
-            for j in range(target.shape[1]):
-                target[row, j] = source[image, pixel, j]
-            row += 1
+def _scans(first, last, order, weight, lines, window, z, h0, c0, gates, cells, output):
+    """Scan some images. z (pixels of all images, 4h), output (images, pixels, h).
 
-
-@serial_kernel
-def _scatter(order, t, source, target):
-    """The inverse of `_gather`: from consecutive rows into a map."""
-    lo, hi = _active(order, t)
-    row = 0
-    for image in range(len(target)):
-        for line in range(lo, hi):
-            pixel = _pixel(order, t, line)
-            for j in range(source.shape[1]):
-                target[image, pixel, j] = source[row, j]
-            row += 1
-
-
-@serial_kernel
-def _gather_before(order, t, taps, reach, source, initial, target):
-    """Copy what the lines - reach ... taps - reach - 1 beside each active line held before step t:
-    the pixel of step t - 1 or, where the line had not started, its initial state."""
-    lo, hi = _active(order, t)
-    width = source.shape[2]
-    row = 0
-    for image in range(len(source)):
-        for line in range(lo, hi):
-            for tap in range(taps):
-                other, start = line - reach + tap, tap * width
-                if other < 0 or other >= order.lines:
-                    for j in range(width):
-                        target[row, start + j] = 0
-                elif t - 1 < order.delay * other:
-                    for j in range(width):
-                        target[row, start + j] = initial[other, j]
-                else:
-                    pixel = _pixel(order, t - 1, other)
-                    for j in range(width):
-                        target[row, start + j] = source[image, pixel, j]
-            row += 1
-
-
-@serial_kernel
-def _add_windows(order, lo, windows, lines):
-    """Set the gradients of the lines that are in a window to the sum over all windows."""
-    hidden = lines.shape[1]
-    lo -= order.reach
-    lines[max(0, lo) : lo + len(windows) + order.taps - 1] = 0
-    for row in range(len(windows)):
-        for tap in range(order.taps):
-            line = lo + row + tap
-            if 0 <= line < order.lines:
-                for j in range(hidden):
-                    lines[line, j] += windows[row, tap * hidden + j]
-
-
-@serial_kernel
-def _multiply(address, a, b, accumulate, out):
-    """out = a @ b, or out += with `accumulate`."""
-    (m, k), n = a.shape, b.shape[1]
-    gemm(
-        address, m, n, k, a.ctypes.data, k, False, b.ctypes.data, n, False,
-        out.dtype.type(accumulate), out.ctypes.data, n,
-    )  # fmt: skip
-
-
-@serial_kernel
-def _block(address, order, weight, z, h0, c0, gates, cells, output):
-    """Scan a few images, step by step together. Maps are (images, pixels, channels)."""
-    most = len(z) * order.lines
-    window, channels = weight.shape
-    hidden = channels // 4
-    a, h_before = np.empty((most, channels), z.dtype), np.empty((most, window), z.dtype)
-    c_before = np.empty((most, hidden), z.dtype)
-    c, h = np.empty_like(c_before), np.empty_like(c_before)
-    no_bias = np.zeros((4, hidden), z.dtype)
-    for t in range(_steps(order)):
-        lo, hi = _active(order, t)
-        count = len(z) * (hi - lo)
-        _gather(order, t, z, a)
-        _gather_before(order, t, order.taps, order.reach, output, h0, h_before)
-        _gather_before(order, t, 1, 0, cells, c0, c_before)
-        _multiply(address, h_before[:count], weight, True, a[:count])
-        _lstm_cell(a[:count].reshape(count, 4, hidden), no_bias, c_before, c, h)
-        _scatter(order, t, a, gates)
-        _scatter(order, t, c, cells)
-        _scatter(order, t, h, output)
-
-
-@kernel
-def _blocks(images, address, order, weight, z, h0, c0, gates, cells, output):
-    for block in prange(-(-len(z) // images)):
-        part = slice(block * images, (block + 1) * images)
-        _block(
-            address, order, weight, z[part], h0, c0, gates[part], cells[part], output[part]
-        )  # fmt: skip
-
-
-@serial_kernel
-def _block_grad(address, order, weight, grad_output, c0, gates, cells, grad_h0, grad_c0, grad_z):
-    """Gradients of a few images. In `grad_h0` and `grad_c0` (images, lines, h) those of all states
-    of the lines come by; in the end they are the initial states'."""
-    most = len(grad_output) * order.lines
-    channels, window = weight.shape
-    hidden = channels // 4
-    a, grad_a = np.empty((most, channels), gates.dtype), np.empty((most, channels), gates.dtype)
-    grad_window = np.empty((most, window), gates.dtype)
-    grad = np.empty((most, hidden), gates.dtype)
-    c, c_before = np.empty_like(grad), np.empty_like(grad)
-    grad_h, grad_c = np.empty_like(grad), np.empty_like(grad)
-    for t in range(_steps(order) - 1, -1, -1):
-        lo, hi = _active(order, t)
-        lines = hi - lo
-        count = len(grad_output) * lines
-        _gather(order, t, grad_output, grad)
-        _gather(order, t, gates, a)
-        _gather(order, t, cells, c)
-        _gather_before(order, t, 1, 0, cells, c0, c_before)
-        for image in range(len(grad_output)):
-            grad_h[image * lines : (image + 1) * lines] = grad_h0[image, lo:hi]
-            grad_c[image * lines : (image + 1) * lines] = grad_c0[image, lo:hi]
-        _lstm_cell_grad(
-            grad, grad_h, grad_c, a[:count].reshape(count, 4, hidden), c_before, c,
-            grad_a[:count].reshape(count, 4, hidden),
-        )  # fmt: skip
-        _multiply(address, grad_a[:count], weight, False, grad_window[:count])
-        for image in range(len(grad_output)):
-            grad_c0[image, lo:hi] = grad_c[image * lines : (image + 1) * lines]
-            windows = grad_window[image * lines : (image + 1) * lines]
-            _add_windows(order, lo, windows, grad_h0[image])
-        _scatter(order, t, grad_a, grad_z)
-
-
-@kernel
-def _block_grads(
-    images, address, order, weight, grad_output, c0, gates, cells, grad_h0, grad_c0, grad_z
-):
-    for block in prange(-(-len(gates) // images)):
-        part = slice(block * images, (block + 1) * images)
-        _block_grad(
-            address, order, weight, grad_output[part], c0, gates[part], cells[part],
-            grad_h0[part], grad_c0[part], grad_z[part],
-        )  # fmt: skip
-
-
-@kernel
-def _windows(order, output, h0, windows):
-    """The window of hidden states that each pixel has read, (images, pixels, taps · h)."""
-    for image in prange(len(output)):
-        part = slice(image, image + 1)
-        one_step = np.empty((order.lines, windows.shape[2]), output.dtype)
+    gates and cells lie as the scan goes: for each step (4, active lines, h) and (active lines, h).
+    """
+    hidden = h0.shape[1]
+    size = order.length * order.lines * hidden
+    panel = weight.shape[2] * COLUMNS
+    weight, z, output = weight.reshape(-1), z.reshape(-1), output.reshape(-1)
+    gates, cells = gates.reshape(-1), cells.reshape(-1)
+    initial_h, c0 = h0.reshape(-1), c0.reshape(-1)
+    # What the lines have reached. Beside the map there are lines of zeros.
+    h = np.zeros((order.lines + order.taps - 1) * hidden, z.dtype)
+    inner = order.reach * hidden
+    c = np.empty(order.lines * hidden, z.dtype)
+    for image in range(first, last):
+        _copy(h, inner, initial_h, 0, len(c))
+        _copy(c, 0, c0, 0, len(c))
+        at = image * size
         for t in range(_steps(order)):
-            _gather_before(order, t, order.taps, order.reach, output[part], h0, one_step)
-            _scatter(order, t, one_step, windows[part])
+            lo, hi = _active(order, t)
+            start, count = lo * hidden, (hi - lo) * hidden
+            pixel = image * order.length * order.lines + _pixel(order, t, lo)
+            for gate in range(4):
+                for j in range(0, hidden, COLUMNS):
+                    product(
+                        h, start, lines, hi - lo, window, 1, 1,
+                        weight, (gate * (-(-hidden // COLUMNS)) + j // COLUMNS) * panel, COLUMNS,
+                        z, (4 * pixel + gate) * hidden + j, 4 * order.line * hidden,
+                        gates, 4 * at + gate * count + j, hidden, min(COLUMNS, hidden - j),
+                    )  # fmt: skip
+            _cells(
+                gates[4 * at : 4 * (at + count)], c[start : start + count],
+                h[inner + start : inner + start + count],
+            )  # fmt: skip
+            _copy(cells, at, c, start, count)
+            for line in range(hi - lo):
+                place = (pixel + line * order.line) * hidden
+                _copy(output, place, h, inner + start + line * hidden, hidden)
+            at += count
+
+
+@kernel
+def _scans_in_parallel(n, order, weight, lines, window, z, h0, c0, gates, cells, output):
+    for image in prange(n):
+        _scans(
+            image, image + 1, order, weight, lines, window, z, h0, c0, gates, cells, output
+        )  # fmt: skip
+
+
+@serial_kernel
+def _cells(gates, c, h):
+    """The LSTM's cell for a step: (4, n) gates, i, f, g, o, from their inputs, and n cells.
+
+    Short loops over few arrays, since LLVM must test each pair of them for overlapping.
+    """
+    n = len(c)
+    i, f, g, o = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n :]
+    for j in range(2 * n):
+        gates[j] = sigmoid(gates[j])
+    for j in range(n):
+        g[j] = tanh(g[j])
+    for j in range(n):
+        o[j] = sigmoid(o[j])
+    for j in range(n):
+        c[j] = f[j] * c[j] + i[j] * g[j]
+    for j in range(n):
+        h[j] = o[j] * tanh(c[j])
+
+
+@serial_kernel
+def _scan_grads(
+    first, last, order, weight, lines, readers, grad_output, c0, gates, cells,
+    grad_h0, grad_c0, grad_z,
+):  # fmt: skip
+    """Gradients of some images. In `grad_h0` and `grad_c0` (images, lines, h) those of all states
+    of the lines come by; in the end they are the initial states'."""
+    hidden = c0.shape[1]
+    size = order.length * order.lines * hidden
+    weight, grad_output, grad_z = weight.reshape(-1), grad_output.reshape(-1), grad_z.reshape(-1)
+    gates, cells, c0 = gates.reshape(-1), cells.reshape(-1), c0.reshape(-1)
+    grad_h0, grad_c0 = grad_h0.reshape(-1), grad_c0.reshape(-1)
+    # The gradient of each gate's input (4, lines, h), of the active lines; 0 beside them.
+    width = (order.lines + order.taps - 1) * hidden
+    inner = (order.taps - 1 - order.reach) * hidden
+    grad_a = np.empty(4 * width, gates.dtype)
+    c_before = np.empty(order.lines * hidden, gates.dtype)
+    zeros, tanh_c = np.zeros(COLUMNS, gates.dtype), np.empty_like(c_before)
+    for image in range(first, last):
+        grad_a[:] = 0
+        state = image * order.lines * hidden
+        at = (image + 1) * size
+        for t in range(_steps(order) - 1, -1, -1):
+            lo, hi = _active(order, t)
+            start, count = lo * hidden, (hi - lo) * hidden
+            at -= count
+            _cells_before(order, t, at, cells, c0, c_before)
+            pixel = image * order.length * order.lines + _pixel(order, t, lo)
+            for line in range(hi - lo):
+                _add(
+                    grad_h0, state + start + line * hidden,
+                    grad_output, (pixel + line * order.line) * hidden, hidden,
+                )  # fmt: skip
+            _cell_grads(
+                gates[4 * at : 4 * (at + count)], cells[at : at + count],
+                c_before[start : start + count], tanh_c,
+                grad_h0[state + start : state + start + count],
+                grad_c0[state + start : state + start + count],
+                grad_a[inner + start :], width,
+            )  # fmt: skip
+            for line in range(hi - lo):
+                place = 4 * (pixel + line * order.line) * hidden
+                for gate in range(4):
+                    source = gate * width + inner + start + line * hidden
+                    _copy(grad_z, place + gate * hidden, grad_a, source, hidden)
+            # To the states of step t - 1 that the active lines have read.
+            low = max(0, lo - order.reach)
+            high = min(order.lines, hi + order.taps - 1 - order.reach)
+            if order.delay and hi < order.lines:  # a line that the step after has left there
+                for gate in range(4):
+                    _fill(grad_a, gate * width + inner + hi * hidden, hidden, 0)
+            for j in range(0, hidden, COLUMNS):
+                product(
+                    grad_a, low * hidden, lines, high - low, readers, 4, 1,
+                    weight, 4 * order.taps * hidden * j, COLUMNS, zeros, 0, 0,
+                    grad_h0, state + low * hidden + j, hidden, min(COLUMNS, hidden - j),
+                )  # fmt: skip
+
+
+@kernel
+def _scan_grads_in_parallel(
+    n, order, weight, lines, readers, grad_output, c0, gates, cells, grad_h0, grad_c0, grad_z
+):
+    for image in prange(n):
+        _scan_grads(
+            image, image + 1, order, weight, lines, readers, grad_output, c0, gates, cells,
+            grad_h0, grad_c0, grad_z,
+        )  # fmt: skip
+
+
+@serial_kernel
+def _cells_before(order, t, at, cells, c0, target):
+    """What the cells of the lines held before step t, whose own cells begin at `at`."""
+    hidden = len(c0) // max(1, order.lines)
+    lo, hi = _active(order, t)
+    started = hi if order.delay == 0 and t > 0 else min(hi, order.delay * t)
+    if lo < started:
+        _, end = _active(order, t - 1)
+        before = at - (end - lo) * hidden
+        _copy(target, lo * hidden, cells, before, (started - lo) * hidden)
+    _copy(target, started * hidden, c0, started * hidden, (hi - started) * hidden)
+
+
+@serial_kernel
+def _cell_grads(gates, c, c_before, tanh_c, grad_h, grad_c, grad_a, width):
+    """Gradients of the gates' inputs, `width` apart; grad_c moves on to the cells before."""
+    n = len(c)
+    one = gates.dtype.type(1)
+    i, f, g, o = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n :]
+    grad_i, grad_f = grad_a[:n], grad_a[width : width + n]
+    grad_g, grad_o = grad_a[2 * width : 2 * width + n], grad_a[3 * width : 3 * width + n]
+    for j in range(n):
+        tanh_c[j] = tanh(c[j])
+    for j in range(n):
+        grad_c[j] += grad_h[j] * o[j] * (one - tanh_c[j] * tanh_c[j])
+    for j in range(n):
+        grad_o[j] = grad_h[j] * tanh_c[j] * o[j] * (one - o[j])
+    for j in range(n):
+        grad_i[j] = grad_c[j] * g[j] * i[j] * (one - i[j])
+    for j in range(n):
+        grad_f[j] = grad_c[j] * c_before[j] * f[j] * (one - f[j])
+    for j in range(n):
+        grad_g[j] = grad_c[j] * i[j] * (one - g[j] * g[j])
+    for j in range(n):
+        grad_c[j] *= f[j]
+
+
+@serial_kernel
+def _add(target, at, source, start, count):
+    for j in range(count):
+        target[np.uintp(at + j)] += source[np.uintp(start + j)]
