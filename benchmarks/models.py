@@ -6,7 +6,7 @@
 
 A twin is the same network with the same batch, loss and optimizer (see `twins`). PyTorch runs
 eagerly with its fastest optimizers, in contiguous memory; where there are images in convolutions,
-with channels-last memory too.
+with channels-last memory too. An example of char-RNN's is a window of its text.
 """
 
 from __future__ import annotations

@@ -37,13 +37,10 @@ def lstm(t: int, n: int, i: int, h: int, gradient: bool) -> Case:
         net.load_state_dict(dict(zip(net.state_dict(), values, strict=True)))
         state = a["h"][None], a["c"][None]
 
-        def function(b):
-            return net(b["x"], state)[0]
-
         if not gradient:
-            return forward(function)(a)
-        x, wanted = a["x"].requires_grad_(), list(net.parameters())[:3]
-        return lambda: torch.autograd.grad(function({"x": x}), [x, *wanted], a["g"])
+            return forward(lambda a: net(a["x"], state)[0])(a)
+        wanted = [a["x"].requires_grad_(), *list(net.parameters())[:3]]
+        return lambda: torch.autograd.grad(net(a["x"], state)[0], wanted, a["g"])
 
     return Case(
         "lstm" + " forward + grad" * gradient, {"t": t, "n": n, "i": i, "h": h},

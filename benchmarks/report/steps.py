@@ -23,7 +23,6 @@ ROW = 10  # steps between two looks at the clock
 LEAST = 5  # rows
 WARM_UP = 6  # tinygen.capture records at the fourth call
 
-
 PROVIDERS: dict[str, Torch | bool] = {
     "tinygen": False,  # whether captured
     "tinygen captured": True,
