@@ -41,22 +41,14 @@ import numpy as np
 
 import tinygen
 from tinygen import Tensor, nn, no_grad, optim
-from tinygen.data import DATASETS, DataLoader, Dataset, load, to_float
+from tinygen.data import DataLoader, Dataset, to_float
 from tinygen.distributions import binarize, bits_per_dim
 from tinygen.models.pixelrnn import KINDS, PixelRNN, quantise
 from tinygen.models.pixelrnn_multiscale import MultiScalePixelRNN
 from tinygen.models.pixelrnn_pictures import completions, drawing, receptive_field
 from tinygen.models.pixelrnn_sampling import Model, sample, sample_naive
 from tinygen.random import Generator as RandomNumbers
-from tinygen.train import (
-    Progress,
-    RunFolder,
-    UserError,
-    check_finite,
-    checkpoint,
-    cli,
-    pictures,
-)
+from tinygen.train import RunFolder, Steps, UserError, begin, cli, load_data, pictures
 from tinygen.train.files import write_json
 
 PRESETS = {
@@ -107,8 +99,7 @@ PRESETS["cifar"] = {
 ARCHITECTURE = ("kind", "levels", "layers", "hidden", "head", "skip", "multi_scale")
 CLIP = 1.0  # largest norm of the gradient of the nats per pixel and colour
 AVERAGED = 100  # steps that the weights are averaged over; a 40th of all if that is less
-LOG_EVERY = 50
-SAVE_EVERY = 250
+CADENCE = {"log_every": 50, "save_every": 250}
 CURVE = 100  # images for either curve; the score takes all that are held out
 SHOWN = 100  # samples in a grid
 COMPLETED = 8  # images in completions.png, each in
@@ -122,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings, run = parser().parse(argv)
     tinygen.manual_seed(settings["seed"])
     settings["binarisation"] = check_binarisation(settings)
-    training, watched = load_data(settings)
+    training, watched = load_levels(settings)
     channels, *size = training.image_shape
     architecture = {name: settings[name] for name in ARCHITECTURE}
     architecture |= {"channels": channels, "image_size": size}
@@ -140,11 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "average": optim.ExponentialMovingAverage(model.parameters(), decay),
         },
     }
-    done = checkpoint.load(run.checkpoint, **saved) if run.checkpoint.exists() else 0
-    if settings["steps"] < done:
-        raise UserError(f"--steps {settings['steps']}: {run.path} is at step {done} already")
-    run.start(settings)
-    run.forget_after(done)
+    done = begin(settings, run, saved)
     print(f"{training}\nwriting to {run.path}")
 
     train(settings, run, training, watched, saved, done)
@@ -207,30 +194,11 @@ def numbers_for(settings: dict, purpose: str) -> RandomNumbers:
     return RandomNumbers(settings["seed"]).fork(purpose)
 
 
-def load_data(settings: dict) -> tuple[Dataset, dict[str, np.ndarray]]:
+def load_levels(settings: dict) -> tuple[Dataset, dict[str, np.ndarray]]:
     """The images to train on; and levels (N, C, H, W) to watch, of held-out images and of at most
-    as many of those to train on.
-
-    The levels are drawn once where chance is in them, so that figures can be compared. A folder
-    has no split to hold out: then a tenth of it is taken.
+    as many of those to train on, drawn once where chance is in them.
     """
-    name = settings["data"]
-    like_mnist = name in ("fashion-small", "fashion-mnist", "mnist")
-    size = settings["image_size"] or (28 if like_mnist else 32)
-    options = {"image_size": size, "channels": settings["colours"]}
-    training = load(name, **options)
-    splits = DATASETS[name].splits if name in DATASETS else ()
-    other = next((split for split in ("test", "validation") if split in splits), None)
-    if other is not None:
-        held_out = load(name, split=other, **options)
-    else:
-        tenth = np.arange(len(training)) % 10 == 9
-        training, held_out = training.take(~tenth), training.take(tenth)
-    if settings["batch_size"] > len(training) or not len(held_out):
-        raise UserError(
-            f"--batch-size {settings['batch_size']}: {name} has {len(training)} images to train "
-            f"on and {len(held_out)} to hold out"
-        )
+    training, held_out = load_data(settings, channels=settings["colours"])
 
     def fixed(data: Dataset, purpose: str) -> np.ndarray:
         numbers = numbers_for(settings, purpose)
@@ -239,7 +207,7 @@ def load_data(settings: dict) -> tuple[Dataset, dict[str, np.ndarray]]:
     if settings["binarisation"] == "static":
         # As 0 and 255, so that they come out of the loader as 0 and 1.
         images = (255 * fixed(training, "training")).astype(np.uint8)
-        training = Dataset(images, name=name, split=training.split)
+        training = Dataset(images, name=training.name, split=training.split)
     some = np.linspace(0, len(training) - 1, min(len(held_out), len(training))).astype(int)
     watched = training.take(some)
     return training, {"train": fixed(watched, "watched"), "held_out": fixed(held_out, "held out")}
@@ -265,10 +233,9 @@ def train(
 ) -> None:
     """From the step after `done` on. Ctrl-C ends it, after saving, with `Stopped`."""
     model, optimizer, average = saved["parts"].values()
-    batch_size, device, steps = settings["batch_size"], settings["device"], settings["steps"]
-    loader = DataLoader(
-        data, batch_size, shuffle=True, seed=settings["seed"], drop_last=True, value_range=(0, 1)
-    )
+    device = settings["device"]
+    options = {"shuffle": True, "seed": settings["seed"], "drop_last": True}
+    loader = DataLoader(data, settings["batch_size"], value_range=(0, 1), **options)
     dims = math.prod(data.image_shape)
     if done == 0:
         save_samples(settings, run, 0, model)
@@ -276,30 +243,21 @@ def train(
     learn = the_step(settings, model, optimizer, average)
     if not settings["eager"]:
         learn = tinygen.capture(learn, device=device)
-    progress = Progress(steps, batch_size=batch_size, start=done)
-    with cli.CtrlC() as ctrl_c:
-        batches = loader.batches(done, steps, device=device)
-        for step, (images, _) in zip(progress, batches, strict=False):
+
+    def watch() -> dict[str, float]:
+        with average.applied():
+            found = {name: float(nats_of(model, x[:CURVE]).mean()) for name, x in watched.items()}
+        bits = {f"{name}_bits_per_dim": bits_per_dim(value, dims) for name, value in found.items()}
+        return found | bits
+
+    with Steps(settings, run, saved, start=done, **CADENCE) as steps:
+        batches = loader.batches(done, settings["steps"], device=device)
+        for step, (images, _) in zip(steps, batches, strict=False):
             optimizer.param_groups[0]["lr"] = learning_rate(settings, step)
-            loss = learn(Tensor(images))
-            # Reading a number waits for the GPU, so it is done every few steps only.
-            if step % LOG_EVERY == 0 or step == steps or ctrl_c.pressed:
-                numbers = {"nats": dims * loss.item()}
-                check_finite(step, numbers)
-            with average.applied():
-                if step % LOG_EVERY == 0 or step == steps:
-                    for name, images in watched.items():
-                        numbers[name] = float(nats_of(model, images[:CURVE]).mean())
-                    for name in watched:
-                        numbers[f"{name}_bits_per_dim"] = bits_per_dim(numbers[name], dims)
-                    progress.show(numbers)
-                    run.log(step, numbers, progress.images_per_second)
-                if step % settings["sample_every"] == 0 or step == steps:
+            steps.log(learn(Tensor(images)), watch)
+            if steps.wants_samples:
+                with average.applied():
                     save_samples(settings, run, step, model)
-            if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
-                checkpoint.save(run.checkpoint, step=step, **saved)
-            if ctrl_c.pressed and step < steps:
-                raise cli.stopped(run, step, steps)
 
 
 def learning_rate(settings: dict, step: int) -> float:
@@ -312,11 +270,10 @@ def the_step(
     model: Model,
     optimizer: optim.Adam,
     average: optim.ExponentialMovingAverage,
-) -> Callable[[Tensor], Tensor]:
-    """One training step: a function of images in [0, 1], which returns the nats for each pixel
-    and colour."""
+) -> Callable[[Tensor], dict[str, Tensor]]:
+    """One training step: a function of images in [0, 1], which returns the nats for an image."""
 
-    def learn(images: Tensor) -> Tensor:
+    def learn(images: Tensor) -> dict[str, Tensor]:
         loss = model.nll(levels_of(settings, images)).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -324,7 +281,7 @@ def the_step(
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         average.update()
-        return loss
+        return {"nats": loss * math.prod(images.shape[1:])}
 
     return learn
 

@@ -66,7 +66,8 @@ def pixelrnn(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("pixelrnn_on_cuda", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    small = {"LOG_EVERY": 1, "SHOWN": 2, "CURVE": 3, "COMPLETED": 2, "FIELD": 2, "FRAMES": 2}
+    monkeypatch.setitem(module.CADENCE, "log_every", 1)
+    small = {"SHOWN": 2, "CURVE": 3, "COMPLETED": 2, "FIELD": 2, "FRAMES": 2}
     for name, value in small.items():
         monkeypatch.setattr(module, name, value)
     yield module

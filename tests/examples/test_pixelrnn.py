@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinygen.train import cli
+from tinygen.train import cli, steps
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "pixelrnn.py"
 TOY = ["--hidden", "3", "--head", "4", "--batch-size", "8", "--image-size", "8"]
@@ -91,7 +91,7 @@ def test_completions_keep_the_upper_part(pixelrnn):
 
 def test_the_first_losses_are_pinned(pixelrnn, monkeypatch):
     """A change that is meant to change nothing shows here."""
-    monkeypatch.setattr(pixelrnn, "LOG_EVERY", 20)
+    monkeypatch.setitem(pixelrnn.CADENCE, "log_every", 20)
     assert run(pixelrnn, "--steps", 60, "--out", "here", *QUICK) == 0
     lines = Path("here/metrics.csv").read_text().splitlines()
     losses = np.array([line.split(",")[1:4] for line in lines[1:]], float)
@@ -99,24 +99,24 @@ def test_the_first_losses_are_pinned(pixelrnn, monkeypatch):
 
 
 def test_a_resumed_run_ends_with_the_same_bytes(pixelrnn, monkeypatch, capsys):
-    monkeypatch.setattr(pixelrnn, "LOG_EVERY", 2)
+    monkeypatch.setitem(pixelrnn.CADENCE, "log_every", 2)
     flags = ["--levels", 2, *QUICK]  # drawn anew for each batch
     assert run(pixelrnn, "--steps", 6, "--out", "straight", *flags) == 0
-    check_finite = pixelrnn.check_finite
+    check_finite = steps.check_finite
 
     def press_ctrl_c(step, losses):
         if step == 4:
             os.kill(os.getpid(), signal.SIGINT)
         check_finite(step, losses)
 
-    monkeypatch.setattr(pixelrnn, "check_finite", press_ctrl_c)
+    monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
     assert run(pixelrnn, "--steps", 6, "--out", "resumed", *flags) == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
         "pixelrnn.py: stopped after step 4 of 6; go on with: "
         "python examples/pixelrnn.py --resume --out resumed"
     )
-    monkeypatch.setattr(pixelrnn, "check_finite", check_finite)
+    monkeypatch.setattr(steps, "check_finite", check_finite)
     assert run(pixelrnn, "--resume", "--out", "resumed") == 0
     for name in (
         "checkpoint.safetensors", "config.json", "metrics.csv", "completions.png", "heatmap.png",
@@ -150,11 +150,11 @@ def test_the_other_options(pixelrnn, flags):
 def test_images_that_were_made_binary_once_stay_as_they_are(pixelrnn):
     settings = {"data": "fashion-small", "image_size": 8, "colours": 1, "levels": 2, "seed": 0,
                 "batch_size": 8, "binarisation": "static"}  # fmt: skip
-    training, watched = pixelrnn.load_data(settings)
-    again, _ = pixelrnn.load_data(settings)
+    training, watched = pixelrnn.load_levels(settings)
+    again, _ = pixelrnn.load_levels(settings)
     assert set(np.unique(training.images)) == {0, 255}
     np.testing.assert_array_equal(training.images, again.images)
-    other, _ = pixelrnn.load_data({**settings, "seed": 1})
+    other, _ = pixelrnn.load_levels({**settings, "seed": 1})
     assert (training.images != other.images).any()
     assert set(np.unique(watched["held_out"])) == {0, 1}
     # The first and the last of those to train on, as they are trained on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -89,6 +90,13 @@ def test_resume_keeps_the_settings_and_may_raise_the_steps():
     assert parse("--resume --steps 20000")[0] == {**first, "steps": 20000}
     assert parse("--resume --no-score")[0] == {**first, "score": False}
     assert parse("--resume --batch-size 32 --data faces")[0] == first
+
+
+def test_resume_of_a_run_from_before_a_setting_existed():
+    first, run = begin("--batch-size 32")
+    older = {name: value for name, value in first.items() if name != "image_size"}
+    run.config.write_text(json.dumps(older))
+    assert parse("--resume")[0] == first
 
 
 def test_resume_does_not_turn_one_run_into_another():

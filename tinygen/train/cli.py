@@ -130,7 +130,9 @@ class Parser(argparse.ArgumentParser):
                     "or leave --resume out to start another"
                 )
         settings = {**saved, **given}
-        settings.setdefault("eager", False)
+        # Settings that came into the program after the run began.
+        for name, value in {"eager": False, **self.presets.get(saved.get("preset"), {})}.items():
+            settings.setdefault(name, value)
         if settings["device"] != saved["device"] or "precision" not in saved:
             settings["precision"] = _usual_precision(settings["device"])
         return {**settings, **given}
