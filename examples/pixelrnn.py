@@ -121,13 +121,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = build(**architecture).to(settings["device"])
     except ValueError as error:
         raise UserError(str(error)) from error
+    optimizer = optim.Adam(model.parameters(), lr=settings["lr"])
     decay = 1 - 1 / max(1, min(AVERAGED, settings["steps"] / 40))
     saved = {
         "model": "pixelrnn",
         "config": architecture,
         "parts": {
             "model": model,
-            "optimizer": optim.Adam(model.parameters(), lr=settings["lr"]),
+            "optimizer": optimizer,
+            "schedule": optim.lr_scheduler.CosineAnnealingLR(optimizer, settings["steps"]),
             "average": optim.ExponentialMovingAverage(model.parameters(), decay),
         },
     }
@@ -232,7 +234,7 @@ def train(
     done: int,
 ) -> None:
     """From the step after `done` on. Ctrl-C ends it, after saving, with `Stopped`."""
-    model, optimizer, average = saved["parts"].values()
+    model, optimizer, schedule, average = saved["parts"].values()
     device = settings["device"]
     options = {"shuffle": True, "seed": settings["seed"], "drop_last": True}
     loader = DataLoader(data, settings["batch_size"], value_range=(0, 1), **options)
@@ -253,16 +255,11 @@ def train(
     with Steps(settings, run, saved, start=done, **CADENCE) as steps:
         batches = loader.batches(done, settings["steps"], device=device)
         for step, (images, _) in zip(steps, batches, strict=False):
-            optimizer.param_groups[0]["lr"] = learning_rate(settings, step)
             steps.log(learn(Tensor(images)), watch)
+            schedule.step()
             if steps.wants_samples:
                 with average.applied():
                     save_samples(settings, run, step, model)
-
-
-def learning_rate(settings: dict, step: int) -> float:
-    """From lr along half a cosine to 0 at the last step; more --steps stretch it."""
-    return settings["lr"] * (1 + math.cos(math.pi * (step - 1) / settings["steps"])) / 2
 
 
 def the_step(
