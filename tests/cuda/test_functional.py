@@ -84,6 +84,8 @@ CASES = {
         shaped(X, X),
     ),
     "squared error": (F.mse_loss, shaped(X, X)),
+    "read window": (lambda x, w: F.read_window(x, w, 3), shaped(IMAGES, (2, 5))),
+    "write window": (lambda p, w: F.write_window(p, w, 6, 5), shaped((2, 3, 2, 2), (2, 5))),
 }
 for _name in ("relu", "leaky_relu", "elu", "softplus", "sigmoid", "tanh", "silu"):
     CASES[_name] = (getattr(F, _name), shaped(IMAGES, **KINKS))
