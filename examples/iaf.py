@@ -21,10 +21,12 @@ What differs from the paper:
 What to look for: --flow none and --flow iaf with the same seed. The flow's bound (-elbo) is lower,
 and the gap between the bound and the better estimate of -log p by importance sampling shrinks.
 
-The run folder holds samples/ (from the same codes every time), training.gif, samples.png and
-reconstructions.png (held-out images, beside each what became of it; both with averaged weights),
-metrics.csv, losses.png, scores.json (for colours in bits per value, too) and
-checkpoint.safetensors.
+The run folder holds samples/ (from the same codes every time), training.gif; drawn with averaged
+weights samples.png, reconstructions.png (held-out images, beside each what became of it),
+interpolation.png (from one held-out image to another) and kl.png (nats of each latent, in a
+resnet of each map and layer); metrics.csv, losses.png, scores.json (for colours in bits per value,
+too; and how long samples take) and checkpoint.safetensors. The flow alone, in a plane where it can
+be seen: iaf_toy.py.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -39,6 +42,7 @@ import numpy as np
 
 import tinygen
 from tinygen import Tensor, no_grad, optim
+from tinygen import functional as F
 from tinygen.data import DATASETS, DataLoader, Dataset, load, to_float
 from tinygen.distributions import binarize, bits_per_dim
 from tinygen.models.iaf import (
@@ -106,6 +110,7 @@ PRESETS = {
         "width": 24,
         "network": "resnet",
         "layers": 2,
+        "levels": 1,
         "latent_dim": 8,
         "free_bits": 0.25,
         "lr": 2e-3,
@@ -122,6 +127,7 @@ PRESETS = {
         "width": 160,
         "network": "resnet",
         "layers": 20,
+        "levels": 1,
         "latent_dim": 32,
         "free_bits": 0.1,
         "lr": 2e-3,
@@ -135,6 +141,7 @@ EARLY = (1, 20, 100)  # samples are drawn at these steps too: the start is where
 LOG_EVERY = 50
 SAVE_EVERY = 500
 SHOWN = 64  # samples in a grid
+ROUTES, FRAMES = 8, 10  # from one image to another
 SCORED = 500  # held-out images that the scores are computed from
 BOUND_SAMPLES = 4  # of each for -elbo
 ROWS = 500  # codes that are decoded at a time
@@ -190,6 +197,7 @@ def parser() -> cli.Parser:
     add("--width", type=cli.positive(int), help="hidden units of a step's MADE (320; paper 1920)")
     add("--network", choices=["dense", "conv", "resnet"], help="(dense)")
     add("--layers", type=cli.positive(int), help="layers of latents in a resnet (2; cifar 20)")
+    add("--levels", type=cli.positive(int), help="sizes of maps in a resnet, each with its layers")
     add("--latent-dim", type=cli.positive(int), help="length of a code (32)")
     add("--context", type=cli.positive(int), help="numbers that the encoder tells the flow (64)")
     add("--free-bits", type=not_negative, help="nats of KL that cost nothing in training (1)")
@@ -237,7 +245,7 @@ def load_data(settings: dict) -> tuple[Dataset, Dataset]:
 def build(settings: dict, image_shape: tuple[int, int, int]) -> tuple[ImageModel, dict]:
     """The model, with weight norm in every layer, and the settings that its shapes depend on."""
     flow, network, latent_dim = settings["flow"], settings["network"], settings["latent_dim"]
-    of_network = ("layers", "width") if network == "resnet" else ()
+    of_network = ("layers", "levels", "width") if network == "resnet" else ()
     of_flow = ("flow_steps", "width", "context") if not of_network and flow != "none" else ()
     needed = ("network", "flow", "latent_dim", *of_network, *of_flow)
     missing = [name for name in needed if name not in settings]
@@ -269,6 +277,7 @@ def resnet(settings: dict, image_shape: tuple[int, int, int]) -> ResNetVAE:
     return ResNetVAE(
         image_shape,
         layers=settings["layers"],
+        levels=settings["levels"],
         maps=settings["width"],
         latent_maps=settings["latent_dim"],
         hidden=0 if settings["flow"] == "none" else 2,
@@ -349,15 +358,41 @@ def first(settings: dict, model: ImageModel, held_out: Dataset, n: int) -> Tenso
 
 
 def draw_pictures(settings: dict, run: RunFolder, model: ImageModel, held_out: Dataset) -> None:
-    """The animation over training, samples, reconstructions, and the curves of metrics.csv."""
+    """The animation over training, what the model makes of codes and of held-out images, and the
+    curves of metrics.csv."""
     pictures.animate(run.path / "training.gif", sorted(run.samples.glob("step-*.png")))
     save_samples(settings, run.path / "samples.png", model)
     x = first(settings, model, held_out, SHOWN // 2)
     again = model.reconstruct(x, generator=numbers_for(settings, "reconstructions"))
     picture = pictures.pairs(x.numpy(), again.numpy(), value_range=RANGE)
     pictures.save_png(run.path / "reconstructions.png", picture)
+    draw_interpolation(settings, run, model, x)
+    draw_nats(settings, run, model, first(settings, model, held_out, ROWS))
     panels = [["-elbo", "-log p(x|z)"], ["kl"]]
     pictures.plot(run.path / "losses.png", run.read_metrics(), panels)
+
+
+def draw_interpolation(settings: dict, run: RunFolder, model: ImageModel, x: Tensor) -> None:
+    """Row by row from each of some images to the next one."""
+    following = F.cat([x[1:], x[:1]])
+    numbers = numbers_for(settings, "interpolation")
+    frames = model.interpolate(x[:ROUTES], following[:ROUTES], FRAMES, generator=numbers).numpy()
+    images = frames.reshape(-1, *x.shape[1:])
+    picture = pictures.grid(images, columns=FRAMES, value_range=RANGE)
+    pictures.save_png(run.path / "interpolation.png", picture)
+
+
+def draw_nats(settings: dict, run: RunFolder, model: ImageModel, x: Tensor) -> None:
+    """The nats that each latent tells of an image, the largest first, or layer by layer."""
+    nats = model.kl_by_latent(x, generator=numbers_for(settings, "nats"))
+    of_layers = nats.ndim > 1
+    pictures.bars(
+        run.path / "kl.png",
+        nats if of_layers else np.sort(nats)[::-1],
+        title="KL of each map, layer by layer from the top" if of_layers else "KL of each latent",
+        xlabel="map" if of_layers else "latent, the largest first",
+        ylabel="nats",
+    )
 
 
 def score(settings: dict, run: RunFolder, model: ImageModel, held_out: Dataset) -> None:
@@ -380,10 +415,13 @@ def score(settings: dict, run: RunFolder, model: ImageModel, held_out: Dataset) 
         dims = math.prod(held_out.image_shape)
         scores["bits per value"] = bits_per_dim(scores["-log p"], dims)
     about = {"step": settings["steps"], "images": min(SCORED, len(held_out)), "k": k}
-    write_json(run.path / "scores.json", {**about, **scores})
+    begin = time.perf_counter()
+    model.sample(SHOWN, generator=numbers).numpy()
+    seconds = {f"seconds for {SHOWN} samples": time.perf_counter() - begin}
+    write_json(run.path / "scores.json", {**about, **scores, **seconds})
     print(f"{about['images']} held-out images, in nats; -log p by {k} samples")
-    for name, value in scores.items():
-        print(f"{name:>14}: {value:.2f}")
+    for name, value in {**scores, **seconds}.items():
+        print(f"{name:>22}: {value:.3g}" if name in seconds else f"{name:>22}: {value:.2f}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def iaf(cupy, tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, value)
     small = functools.partial(module.dense_networks, hidden=8)
     monkeypatch.setattr(module, "dense_networks", small)
-    monkeypatch.setattr(module.pictures, "plot", lambda *arguments: None)
+    for name in ("plot", "bars"):
+        monkeypatch.setattr(module.pictures, name, lambda *arguments, **options: None)
     yield module
     tinygen.device.set_precision("tf32")
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tinygen.train import checkpoint, cli
-from tinygen.train.pictures import plot
+from tinygen.train.pictures import bars, plot
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "iaf.py"
 TOY = ["--width", "6", "--batch-size", "16", "--latent-dim", "4", "--context", "5", "--k", "2"]
@@ -32,12 +32,19 @@ def iaf(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LOG_EVERY", 2)
     monkeypatch.setattr(module, "SCORED", 20)
     monkeypatch.setattr(module, "SHOWN", 16)
-    monkeypatch.setattr(module.pictures, "plot", lambda *arguments: None)  # half of a run's time
+    for name in ("plot", "bars"):  # half of a run's time
+        monkeypatch.setattr(module.pictures, name, lambda *arguments, **options: None)
     return module
 
 
 def run(iaf, *flags):
     return cli.command(iaf.main, [str(flag) for flag in (*TOY, *flags)])
+
+
+def scores_of(folder: str) -> dict:
+    """The figures in scores.json that are not times."""
+    scores = json.loads(Path(folder, "scores.json").read_text())
+    return {name: value for name, value in scores.items() if "seconds" not in name}
 
 
 def error_of(iaf, capsys, *flags):
@@ -55,13 +62,16 @@ def error_of(iaf, capsys, *flags):
 
 def test_a_run_leaves_everything_that_was_promised(iaf, monkeypatch, capsys):
     monkeypatch.setattr(iaf.pictures, "plot", plot)
+    monkeypatch.setattr(iaf.pictures, "bars", bars)
     assert run(iaf, "--steps", 3) == 0
     folder = Path("runs/iaf-fashion-small")
     assert sorted(p.name for p in folder.iterdir()) == [
-        "checkpoint.safetensors", "config.json", "losses.png", "metrics.csv",
-        "reconstructions.png", "samples", "samples.png", "scores.json", "timing.csv",
-        "training.gif",
+        "checkpoint.safetensors", "config.json", "interpolation.png", "kl.png", "losses.png",
+        "metrics.csv", "reconstructions.png", "samples", "samples.png", "scores.json",
+        "timing.csv", "training.gif",
     ]  # fmt: skip
+    with Image.open(folder / "interpolation.png") as picture:
+        assert picture.size == (10 * 58 + 2, 8 * 58 + 2)
     samples = sorted(p.name for p in (folder / "samples").iterdir())
     assert samples == ["step-000000.png", "step-000001.png", "step-000003.png"]
     with Image.open(folder / "reconstructions.png") as picture:
@@ -74,6 +84,7 @@ def test_a_run_leaves_everything_that_was_promised(iaf, monkeypatch, capsys):
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["-log p"] <= scores["-elbo"]
     assert (scores["k"], scores["images"]) == (2, 20)
+    assert scores["seconds for 16 samples"] > 0
     assert "20 held-out images, in nats; -log p by 2 samples" in capsys.readouterr().out
 
 
@@ -101,8 +112,11 @@ def test_a_resumed_run_ends_with_the_same_bytes(iaf, monkeypatch, capsys, how):
         monkeypatch.setattr(iaf, "check_finite", check_finite)
         assert run(iaf, "--resume", "--out", "resumed") == 0
         assert Path("straight/metrics.csv").read_text() == Path("resumed/metrics.csv").read_text()
-    for name in ("checkpoint.safetensors", "scores.json", "samples.png", "reconstructions.png"):
+    pictures = [f"{name}.png" for name in ("samples", "reconstructions", "interpolation")]
+    for name in ("checkpoint.safetensors", *pictures):
         assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name
+    straight, resumed = (scores_of(folder) for folder in ("straight", "resumed"))
+    assert straight == resumed
 
 
 @pytest.mark.parametrize("flow", ["none", "affine"])
@@ -115,14 +129,15 @@ def test_every_flow_on_every_network(iaf, flow, network):
     assert ("flow_steps" in config) == (flow == "affine")
 
 
-@pytest.mark.parametrize("flow", ["none", "affine"])
-def test_the_resnet_for_colours(iaf, capsys, flow):
+@pytest.mark.parametrize(("flow", "levels"), [("none", 2), ("affine", 1)])
+def test_the_resnet_for_colours(iaf, capsys, flow, levels):
     flags = ["--preset", "colour", "--image-size", 8, "--layers", 1, "--width", 4, "--flow", flow]
+    flags += ["--levels", levels]
     assert run(iaf, *flags, "--steps", 2, "--out", "here") == 0
     scores = json.loads(Path("here/scores.json").read_text())
     assert scores["bits per value"] == pytest.approx(scores["-log p"] / (192 * np.log(2)))
     config = checkpoint.read_header("here/checkpoint.safetensors").config
-    assert (config["layers"], config["flow"]) == (1, flow)
+    assert (config["layers"], config["levels"], config["flow"]) == (1, levels, flow)
 
 
 def test_a_folder_of_pictures_gives_its_tenth_to_the_scores(iaf, capsys):
@@ -146,8 +161,12 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(iaf, capsys):
         (["--average", 1], "argument --average: 1 is not below 1"),
         (["--network", "conv", "--image-size", 7], "need square images of at least 8 pixels"),
         (["--preset", "colour", "--flow", "iaf"], "--flow iaf: --network resnet has affine steps"),
-        (["--preset", "colour", "--image-size", 7], "height and width must be even"),
-        (["--network", "resnet", "--flow", "none"], "preset small has no --layers"),
+        (["--preset", "colour", "--image-size", 7], "7 × 7 pixels can't be halved 1 times"),
+        (["--preset", "colour", "--image-size", 12, "--levels", 3], "divisible by 8"),
+        (["--flow-steps", 0], "argument --flow-steps: 0 is not above zero"),
+        (["--width", 0], "argument --width: 0 is not above zero"),
+        (["--layers", 0], "argument --layers: 0 is not above zero"),
+        (["--network", "resnet", "--flow", "none"], "preset small has no --layers, --levels"),
     ]:
         assert message in error_of(iaf, capsys, *flags)
     assert not list(Path().iterdir())

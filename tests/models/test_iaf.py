@@ -14,12 +14,12 @@ from tinygen.models.iaf import (
     IAF,
     FlowVAE,
     IAFStep,
-    ResidualBlock,
     conv_networks,
     dense_networks,
     free_bits,
     normalise_weights,
 )
+from tinygen.models.iaf_networks import ResidualBlock
 
 D, H = 5, 3
 gates = pytest.mark.parametrize("gated", [True, False])
@@ -73,6 +73,16 @@ def test_the_flows_log_det_is_that_of_its_full_jacobian(gated):
 
 
 @gates
+def test_log_scales_add_up_to_log_det(gated):
+    tg.manual_seed(3)
+    step = lively(IAFStep(nn.MADE(D, [16], context_features=H), gated=gated))
+    z, h = Tensor(draw(4, D)), Tensor(draw(4, H, seed=1))
+    found = step.log_scale(z, h)
+    assert found.shape == (4, D)
+    np.testing.assert_allclose(found.data.sum(1), step(z, h)[1].data, 1e-12)
+
+
+@gates
 def test_the_inverse_takes_back_the_flow(gated):
     tg.manual_seed(2)
     flow = lively(IAF(D, H, steps=2, width=16, gated=gated))
@@ -123,6 +133,30 @@ def test_without_a_flow_the_mean_kl_is_the_closed_form():
         mean, log_std = np.split(model.encoder(x).data, 2, axis=1)
     exact = (0.5 * (mean**2 + np.exp(2 * log_std) - 1) - log_std).sum(1)
     np.testing.assert_allclose(kl.mean(0), exact, atol=0.1)
+
+
+@pytest.mark.parametrize("flow", [True, False])
+def test_shares_of_the_latents_add_up_to_the_kl(flow):
+    model, x = vae(flow), binary(6)
+    tg.manual_seed(5)
+    shares = model.kl_by_latent(x)
+    tg.manual_seed(5)
+    with tg.no_grad():
+        kl = model.log_weights(x)[1]
+    assert shares.shape == (4,)
+    assert shares.sum() == pytest.approx(kl.data.mean(), rel=1e-5)
+
+
+def test_interpolations_end_at_the_reconstructions():
+    model, start, end = vae(), binary(3), binary(3, seed=4)
+    tg.manual_seed(5)
+    frames = model.interpolate(start, end, 5).data
+    tg.manual_seed(5)
+    ends = [model.reconstruct(x).data for x in (start, end)]
+    assert frames.shape == (3, 5, 1, 6, 6)
+    for place, expected in zip((0, -1), ends, strict=True):
+        np.testing.assert_allclose(frames[:, place], expected, rtol=1e-4)
+    assert np.abs(frames[:, 2] - frames[:, 0]).max() > 0
 
 
 @pytest.mark.parametrize("flow", [True, False])

@@ -146,6 +146,47 @@ def test_it_learns_and_samples_are_pixels():
     assert vae.log_scale.grad.data.item() != 0
 
 
+def test_on_several_levels_latents_shrink_and_everything_learns():
+    vae, x = model(1, size=8, levels=2), levels(5, 8)
+    vae.start_from(levels(64, 8))
+    assert [z.shape for z in vae.latents(x)] == [(5, 3, n, n) for n in (2, 2, 4, 4)]
+    log_px, kl = vae.log_weights(x)
+    assert kl.shape == (1, 5, 4 * 3)
+    (kl.sum() - log_px.sum()).backward()
+    for name, parameter in vae.named_parameters():
+        constant = "layers.3.down_in.weight"  # the state at the top is still 0
+        assert np.abs(parameter.grad.data).max() > 0 or name.startswith(constant), name
+    assert vae.sample(2).shape == (2, 1, 8, 8)
+
+
+def test_images_of_given_latents_and_the_way_between_them():
+    vae, start, end = model(1), levels(2), levels(2, seed=1)
+    vae.start_from(levels(64))
+    tg.manual_seed(5)
+    frames = vae.interpolate(start, end, 3).data
+    tg.manual_seed(5)
+    ends = [vae.reconstruct(x).data for x in (start, end)]
+    assert frames.shape == (2, 3, 1, 6, 6)
+    for place, expected in zip((0, -1), ends, strict=True):
+        np.testing.assert_allclose(frames[:, place], expected, rtol=1e-4)
+    tg.manual_seed(5)
+    with tg.no_grad():
+        mean = vae._infer(start)[0].mean.data  # the same latents, used as they are drawn
+    np.testing.assert_allclose(ends[0], mean, rtol=1e-5)
+
+
+def test_nats_of_every_map_add_up_to_the_kl():
+    vae, x = model(1), levels(6)
+    vae.start_from(levels(64))
+    tg.manual_seed(5)
+    nats = vae.kl_by_latent(x)
+    tg.manual_seed(5)
+    with tg.no_grad():
+        kl = vae.log_weights(x)[1].data[0]
+    assert nats.shape == (2, 3)
+    np.testing.assert_allclose(nats.reshape(-1), kl.mean(0), rtol=1e-5)
+
+
 def test_the_papers_size():
     layer = ResNetVAE((3, 32, 32), layers=2).layers[0]
     # 2.07 million in a layer of the paper; here the 4 dead taps of 9 are no weights at all.
@@ -155,7 +196,9 @@ def test_the_papers_size():
 
 def test_mistakes_are_one_line():
     for make, message in [
-        (lambda: ResNetVAE((1, 7, 8)), "height and width must be even"),
+        (lambda: ResNetVAE((1, 7, 8)), r"7 × 8 pixels can't be halved 1 times .* divisible by 2"),
+        (lambda: ResNetVAE((1, 12, 6), levels=2), r"12 × 6 .* 2 times .* divisible by 4"),
+        (lambda: model(levels=0), "levels=0"),
         (lambda: model(layers=0), "layers=0"),
         (lambda: MaskedConvs(4, [6]), r"hidden=\[6\] must be one or more multiples of 4"),
         (lambda: model().log_weights(levels(2), 0), "k=0 importance samples"),

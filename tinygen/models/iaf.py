@@ -15,8 +15,6 @@ has no closed form any more; log q - log p of the sample estimates it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -27,6 +25,8 @@ from ..distributions import Bernoulli, LogMeanExp, Normal, per_example
 from ..nn.utils import weight_norm
 from ..random import Generator
 from ..tensor import Tensor
+from .dcgan import interpolate
+from .iaf_networks import conv_networks, dense_networks
 from .vae import check_samples
 
 __all__ = [
@@ -60,6 +60,11 @@ class IAFStep(nn.Module):
         if self.gated:
             return F.iaf_gate(z, ms, bias=FORGET_BIAS)
         return F.iaf_affine(z, ms, scale=SCALE)
+
+    def log_scale(self, z, context=None):
+        """log ∂f(z)_i / ∂z_i, of the shape of z: `forward` returns their sum."""
+        _, s = F.split(self.net(z, context), z.shape[1], 1)
+        return -F.softplus(-(s + FORGET_BIAS)) if self.gated else s * -SCALE
 
     def inverse(self, y, context=None):
         """The z with f(z) = y, in D passes: each makes one number more right, the first in order
@@ -114,9 +119,28 @@ class IAF(nn.Module):
 
 class ImportanceSampled(nn.Module):
     """A model with `log_weights(x, k)`: log p(x|z) (k, N) and log q - log p of the latents, (k, N)
-    or, in groups, (k, N, groups). `binary` says whether its pixels are 0 or 1."""
+    or, in groups, (k, N, groups); with `latents(x)`, a list of Tensors (N, ...), samples of the
+    posterior; and with `images(latents)`, what the decoder makes of such. `binary` says whether
+    its pixels are 0 or 1."""
 
     binary = True
+
+    def reconstruct(self, x, *, generator: Generator | None = None):
+        """The mean of p(x|z) for one sample z of the posterior of each image, (N, C, H, W)."""
+        with no_grad():
+            return self.images(self.latents(x, generator=generator))
+
+    def interpolate(self, start, end, steps: int, *, generator: Generator | None = None):
+        """From each image of `start` to its partner in `end`, both (N, C, H, W), `steps` images:
+        (N, steps, C, H, W). Samples of the posterior go along great circles, see
+        `dcgan.interpolate`, those of all layers at once."""
+        with no_grad():
+            ends = (self.latents(x, generator=generator) for x in (start, end))
+            paths = [
+                Tensor(_paths(a.numpy(), b.numpy(), steps)).to(start.device)
+                for a, b in zip(*ends, strict=True)
+            ]
+            return F.reshape(self.images(paths), (len(start), steps, *start.shape[1:]))
 
     def log_likelihood(
         self, x, k: int = 128, *, rows: int = 2000, generator: Generator | None = None
@@ -169,6 +193,15 @@ class FlowVAE(ImportanceSampled):
     def posterior(self, x, k: int = 1, *, generator: Generator | None = None):
         """k samples for each image: z and log q(z|x), (k·N, D) and (k·N,), the first samples of
         all images first."""
+        z, log_q, context = self._base(x, k, generator)
+        log_q = per_example(log_q)
+        if self.flow is not None:
+            z, log_det = self.flow(z, context)
+            log_q = log_q - log_det
+        return z, log_q
+
+    def _base(self, x, k: int, generator: Generator | None):
+        """z_0, log q of each of its numbers (both (k·N, D)), and the context."""
         check_samples(k)
         code = self.encoder(x)
         if k > 1:
@@ -178,11 +211,29 @@ class FlowVAE(ImportanceSampled):
         draw = (generator or random.default_generator()).normal
         noise = Tensor(draw(mean.shape, dtype=mean.dtype, device=mean.device))
         z = mean + F.exp(log_std) * noise
-        log_q = per_example(Normal().log_prob(noise)) - per_example(log_std)
-        if self.flow is not None:
-            z, log_det = self.flow(z, code[:, 2 * width :])
-            log_q = log_q - log_det
-        return z, log_q
+        return z, Normal().log_prob(noise) - log_std, code[:, 2 * width :]
+
+    def latents(self, x, *, generator: Generator | None = None) -> list[Tensor]:
+        """A sample of the posterior of each image, [(N, D)]."""
+        return [self.posterior(x, generator=generator)[0]]
+
+    def images(self, latents: list[Tensor]):
+        """The pixels' probabilities (N, C, H, W) at codes [(N, D)]."""
+        return self.decode(*latents).mean
+
+    def kl_by_latent(self, x, *, generator: Generator | None = None) -> np.ndarray:
+        """The share of each latent number in the KL, in nats, averaged over images: (D,).
+
+        E[log N(ε_i) - log σ_i - Σ_t log ∂z_t,i / ∂z_t-1,i - log p(z_i)]: they add up to the KL.
+        Without a flow each is a KL; with one the numbers depend on each other, and a share may
+        even be negative.
+        """
+        with no_grad():
+            z, nats, context = self._base(x, 1, generator)
+            for step in () if self.flow is None else self.flow.steps:
+                nats = nats - step.log_scale(z, context)
+                z, _ = step(z, context)
+            return F.mean(nats - Normal().log_prob(z), 0).numpy()
 
     def decode(self, z) -> Bernoulli:
         """p(x|z) of codes (N, latent_dim); its `mean` are the images that one shows."""
@@ -198,17 +249,19 @@ class FlowVAE(ImportanceSampled):
         log_ratio = log_q - per_example(Normal().log_prob(z))
         return F.reshape(log_px, (k, len(x))), F.reshape(log_ratio, (k, len(x)))
 
-    def reconstruct(self, x, *, generator: Generator | None = None):
-        """The pixels' probabilities for one sample of the posterior, (N, C, H, W)."""
-        with no_grad():
-            return self.decode(self.posterior(x, generator=generator)[0]).mean
-
     def sample(self, n: int, *, generator: Generator | None = None):
         """n new images (n, C, H, W): the pixels' probabilities, at codes from the prior."""
         device = next(self.parameters()).device
         draw = (generator or random.default_generator()).normal
         with no_grad():
             return self.decode(Tensor(draw((n, self.latent_dim), device=device))).mean
+
+
+def _paths(start: np.ndarray, end: np.ndarray, steps: int) -> np.ndarray:
+    """(N, ...) and (N, ...) -> (N · steps, ...)."""
+    pairs = zip(start.reshape(len(start), -1), end.reshape(len(end), -1), strict=True)
+    paths = np.concatenate([interpolate(a, b, steps, "normal") for a, b in pairs])
+    return paths.reshape(-1, *start.shape[1:])
 
 
 def _shrink(layer: nn.Module) -> None:
@@ -225,88 +278,10 @@ def free_bits(kl, least: float):
     return F.sum(F.maximum(F.mean(kl, 0), least))
 
 
-def dense_networks(
-    image_shape: tuple[int, int, int], code: int, latent_dim: int, *, hidden: int = 300
-) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of two hidden layers each; `code` is the number of encoder outputs."""
-    pixels = math.prod(image_shape)
-
-    def layers(before: int, after: int) -> list[nn.Module]:
-        inner = [nn.Linear(before, hidden), nn.ELU(), nn.Linear(hidden, hidden), nn.ELU()]
-        return [*inner, nn.Linear(hidden, after)]
-
-    encoder = nn.Sequential(nn.Flatten(), *layers(pixels, code))
-    decoder = nn.Sequential(*layers(latent_dim, pixels), nn.Unflatten(1, image_shape))
-    return encoder, decoder
-
-
-class ResidualBlock(nn.Module):
-    """shortcut(x) + 0.1 conv(ELU(conv(ELU(x)))) with 3 × 3 convolutions.
-
-    `resize` "down" halves the maps (rounding up), "up" doubles them to `size`; then the shortcut
-    is a convolution too, else the identity.
-    """
-
-    def __init__(self, before: int, after: int, resize: str | None = None, size: int = 0):
-        super().__init__()
-
-        def first():
-            if resize == "up":
-                even = 1 - size % 2
-                return nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=even)
-            return nn.Conv2d(before, after, 3, 2 if resize == "down" else 1, 1)
-
-        self.first, self.second = first(), nn.Conv2d(after, after, 3, 1, 1)
-        self.shortcut = None if resize is None else first()
-
-    def forward(self, x):
-        active = F.elu(x)
-        branch = self.second(F.elu(self.first(active))) * SCALE
-        return branch + (x if self.shortcut is None else self.shortcut(active))
-
-
-def conv_networks(
-    image_shape: tuple[int, int, int],
-    code: int,
-    latent_dim: int,
-    *,
-    maps: Sequence[int] = (16, 32, 32),
-    hidden: int = 450,
-) -> tuple[nn.Module, nn.Module]:
-    """The paper's residual networks for MNIST (appendix B): `maps` after each halving, a block
-    that keeps the size between two halvings, and a dense layer of `hidden` units."""
-    channels, size, width = image_shape
-    if size != width or size < 2 ** len(maps):
-        raise ValueError(
-            f"conv_networks: {len(maps)} halvings need square images of at least "
-            f"{2 ** len(maps)} pixels, got {size} × {width}"
-        )
-    encoder, decoder, below = [], [], [channels, *maps]
-    for level, (before, after) in enumerate(pairwise(below)):
-        keep = [ResidualBlock(before, before)] if level else []
-        encoder += [*keep, ResidualBlock(before, after, "down")]
-        inner = before if level else after
-        keep = [ResidualBlock(inner, inner)] if level else []
-        decoder = [ResidualBlock(after, inner, "up", size), *keep, *decoder]
-        size = -(-size // 2)
-    units = maps[-1] * size * size
-    encoder += [nn.ELU(), nn.Flatten(), nn.Linear(units, hidden), nn.ELU()]
-    dense = [nn.Linear(latent_dim, hidden), nn.ELU(), nn.Linear(hidden, units)]
-    innermost = nn.Unflatten(1, (maps[-1], size, size))
-    to_logits = [nn.ELU(), nn.Conv2d(maps[0], channels, 3, 1, 1)]
-    return (
-        nn.Sequential(*encoder, nn.Linear(hidden, code)),
-        nn.Sequential(*dense, innermost, *decoder, *to_logits),
-    )
-
-
 def normalise_weights(module: nn.Module) -> None:
     """Weight norm for every layer, whose outputs the first batch through it will set to mean 0
     and variance 1 (Salimans & Kingma 2016, section 3): `FlowVAE.start_from`."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.MaskedConv2d):
-            if isinstance(layer, nn.MaskedConv2d) and layer.mask is not None:
-                with no_grad():  # what the mask takes out must not count in the length
-                    layer.weight.mul_(layer.mask)
             out = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
             weight_norm(layer, dim=out, data_dependent_init=True)

@@ -147,3 +147,26 @@ def plot(
     axes[-1].set_xlabel("step")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def bars(path: str | os.PathLike, rows: Any, *, title: str, xlabel: str, ylabel: str) -> None:
+    """A bar for each number of one or several rows (rows, numbers), a panel for each row, all of
+    one scale; above each row its number, if there are several, and its sum."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = np.atleast_2d(rows)
+    figure = Figure(figsize=(7, 1.5 + 1.5 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(rows), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for number, (axis, values) in enumerate(zip(panels, rows, strict=True), start=1):
+        axis.bar(np.arange(1, len(values) + 1), values)
+        of_row = f"{number}: " if len(rows) > 1 else ""
+        axis.set_title(f"{of_row}{values.sum():.1f} in all", fontsize="medium")
+        axis.set_ylabel(ylabel)
+        axis.grid(axis="y", alpha=0.3)
+    panels[-1].set_xlabel(xlabel)
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
