@@ -37,7 +37,7 @@ setup(
         "matplotlib>=3.7",
     ],
     extras_require={
-        "test": ["pytest>=7.4", "hypothesis>=6.80", "ruff>=0.5"],
+        "test": ["pytest>=7.4", "pytest-xdist>=3.5", "hypothesis>=6.80", "ruff>=0.5"],
         "bench": ["torch"],
         # From 14 on CuPy takes CUDA's headers and libraries from packages: the extra "ctk".
         "cuda12": ["cupy-cuda12x[ctk]>=14.0"],

@@ -38,6 +38,17 @@ def resource_table() -> list[dict]:
     return _resources
 
 
+def pytest_sessionfinish(session) -> None:
+    """With `-n` the tests run in processes of their own: hand the table over to the first."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["resources"] = _resources
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    _resources.extend(getattr(node, "workeroutput", {}).get("resources", []))
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     _why_tests_were_skipped(terminalreporter)
     _what_kernels_take(terminalreporter)
