@@ -196,33 +196,54 @@ def _bernoulli_grad_blocks(rows, total, *arguments):
         _bernoulli_grad_rows(block * rows, min(block * rows + rows, total), *arguments)
 
 
+_TINY = 1e-30
+"""A bin of this width or less in units of the scale, subnormal numbers among them, has the
+probability density · width to the last bit."""
+
+
 @serial_kernel
 def _logistic_elements(first, last, x, mean, log_scale, half, lowest, highest, out):
+    inverse, ratio = np.empty(_PART, x.dtype), np.empty(_PART, x.dtype)
+    for start in range(first, last, _PART):
+        part = slice(start, min(start + _PART, last))
+        _logistic_part(
+            x[part], mean[part], log_scale[part], half, lowest, highest, inverse, ratio, out[part]
+        )  # fmt: skip
+
+
+@serial_kernel
+def _logistic_part(x, mean, log_scale, half, lowest, highest, inverse, ratio, out):
+    """Several loops, since one long chain of operations would keep a CPU waiting for each link."""
     zero, one, two = x.dtype.type(0), x.dtype.type(1), x.dtype.type(2)
+    tiny = x.dtype.type(_TINY)
     log_width = x.dtype.type(math.log(two * half))
-    # Indices must be known not to be negative, or the loop does not vectorise: hence the slices.
-    x, mean = x[first:last], mean[first:last]
-    log_scale, out = log_scale[first:last], out[first:last]
-    for i in range(last - first):
-        inverse, centred = exp(-log_scale[i]), x[i] - mean[i]
-        upper, lower = (centred + half) * inverse, (centred - half) * inverse
-        e_upper, e_lower = exp(-abs(upper)), exp(-abs(lower))
+    n = len(x)
+    for i in range(n):
+        inverse[i] = exp(-log_scale[i])
+    for i in range(n):
         is_lowest, is_highest = x[i] < lowest, x[i] > highest
+        upper, lower = (x[i] - mean[i] + half) * inverse[i], (x[i] - mean[i] - half) * inverse[i]
+        e_upper = zero if is_highest else exp(-abs(upper))
+        e_lower = zero if is_lowest else exp(-abs(lower))
         upper = zero if is_highest else upper
         lower = zero if is_lowest else lower
-        e_upper = zero if is_highest else e_upper
-        e_lower = zero if is_lowest else e_lower
-        # log σ(a) + log σ(-b), by (1 + e_a) (1 + e_b): one logarithm for the two.
-        both = (upper if upper < zero else zero) - (lower if lower > zero else zero)
-        both -= log1p(e_upper + e_lower + e_upper * e_lower)
+        # log σ(a) + log σ(-b), by (1 + e_a) (1 + e_b): one logarithm for the two, and for d.
+        ratio[i] = e_upper + e_lower + e_upper * e_lower
+        out[i] = (upper if upper < zero else zero) - (lower if lower > zero else zero)
+    for i in range(n):
         # log(1 - exp(-d)): for small d, log d + log((1 - exp(-d)) / d), and log d is known.
-        d = two * half * inverse
+        d = two * half * inverse[i]
         minus = expm1(-d)
-        narrow = d < one
-        ratio = -(minus + d) / d if d > zero else zero
-        inner = log1p(ratio if narrow else -(minus + one))
-        inner += log_width - log_scale[i] if narrow else zero
-        out[i] = both + (zero if is_lowest | is_highest else inner)
+        narrow, outer = d < one, (x[i] < lowest) | (x[i] > highest)
+        shrunk = -(minus + d) / d if d > tiny else zero
+        inner = shrunk if narrow else -(minus + one)
+        inner = zero if outer else inner
+        known = log_width - log_scale[i] if narrow else zero
+        out[i] += zero if outer else known
+        # Of 1 + a small number, which is kept to its last bit.
+        ratio[i] = (inner - ratio[i]) / (one + ratio[i])
+    for i in range(n):
+        out[i] += log1p(ratio[i])
 
 
 @kernel
@@ -236,17 +257,20 @@ def _logistic_grad_elements(
     first, last, grad, x, mean, log_scale, half, lowest, highest, grad_mean, grad_log_scale
 ):
     zero, one, two = x.dtype.type(0), x.dtype.type(1), x.dtype.type(2)
+    tiny = x.dtype.type(_TINY)
     grad, x = grad[first:last], x[first:last]
     mean, log_scale = mean[first:last], log_scale[first:last]
     grad_mean, grad_log_scale = grad_mean[first:last], grad_log_scale[first:last]
     for i in range(last - first):
-        inverse, centred = exp(-log_scale[i]), x[i] - mean[i]
+        grad_mean[i] = exp(-log_scale[i])
+    for i in range(last - first):
+        inverse, centred = grad_mean[i], x[i] - mean[i]
         upper, lower = (centred + half) * inverse, (centred - half) * inverse
         is_lowest, is_highest = x[i] < lowest, x[i] > highest
         of_upper = zero if is_highest else sigmoid(-upper)
         of_lower = zero if is_lowest else -sigmoid(lower)
         width = two * half * inverse
-        of_width = width / expm1(width) if width > zero else one
+        of_width = width / expm1(width) if width > tiny else one
         of_width = zero if is_lowest or is_highest else of_width
         grad_mean[i] = -grad[i] * (of_upper + of_lower) * inverse
         grad_log_scale[i] = -grad[i] * (of_upper * upper + of_lower * lower + of_width)

@@ -19,9 +19,12 @@
 
 #include "for_each.cuh"
 
+// A bin of this width or less in units of the scale has the probability density · width.
+constexpr REAL TINY = REAL(1e-30);
+
 // x in units of the scale: the edges of its bin, their distance, and whether it is an outer one.
 struct Bin {
-    REAL inverse, upper, lower, width;
+    REAL inverse, upper, lower, width, log_width;
     bool lowest, highest;
 };
 
@@ -30,7 +33,7 @@ __device__ __forceinline__ Bin bin(REAL x, REAL mean, REAL log_scale, REAL half,
     const REAL inverse = exp(-log_scale);
     const REAL centred = x - mean;
     return {inverse, (centred + half) * inverse, (centred - half) * inverse, 2 * half * inverse,
-            x < lowest, x > highest};
+            log(2 * half) - log_scale, x < lowest, x > highest};
 }
 
 __device__ __forceinline__ REAL softplus(REAL x) {
@@ -42,10 +45,18 @@ __device__ __forceinline__ REAL sigmoid(REAL x) {
     return (x <= 0 ? e : REAL(1)) / (1 + e);
 }
 
+// log(1 - exp(-d)). The logarithm of a small d, which `exp` may have made 0,
+// is known without.
+__device__ __forceinline__ REAL log_of_width(const Bin& at) {
+    const REAL probability = -expm1(-at.width);
+    if (!(at.width < 1)) return log(probability);
+    return at.log_width + (at.width > TINY ? log(probability / at.width) : REAL(0));
+}
+
 __device__ __forceinline__ REAL log_probability(const Bin& at) {
     const REAL below_top = at.highest ? REAL(0) : softplus(-at.upper);
     const REAL above_bottom = at.lowest ? REAL(0) : softplus(at.lower);
-    const REAL inner = at.lowest || at.highest ? REAL(0) : log(-expm1(-at.width));
+    const REAL inner = at.lowest || at.highest ? REAL(0) : log_of_width(at);
     return inner - below_top - above_bottom;
 }
 
@@ -56,9 +67,10 @@ struct Slopes {
 __device__ __forceinline__ Slopes slopes(const Bin& at) {
     const REAL of_upper = at.highest ? REAL(0) : sigmoid(-at.upper);
     const REAL of_lower = at.lowest ? REAL(0) : -sigmoid(at.lower);
-    const REAL of_width = at.lowest || at.highest ? REAL(0) : at.width / expm1(at.width);
+    const bool outer = at.lowest || at.highest;
+    const REAL of_width = at.width <= TINY ? REAL(1) : at.width / expm1(at.width);
     return {-(of_upper + of_lower) * at.inverse,
-            -(of_upper * at.upper + of_lower * at.lower + of_width)};
+            -(of_upper * at.upper + of_lower * at.lower + (outer ? REAL(0) : of_width))};
 }
 
 extern "C" __global__ void logistic_plain(const REAL* x, const REAL* mean, const REAL* log_scale,

@@ -13,6 +13,10 @@ __all__ = [
     "reparameterize_grad",
 ]
 
+_TINY = 1e-30
+"""A bin of this width or less in units of the scale, subnormal numbers among them, has the
+probability density · width to the last bit."""
+
 
 def reparameterize(
     mean: np.ndarray, log_std: np.ndarray, noise: np.ndarray
@@ -66,12 +70,12 @@ def discretized_logistic(
         σ(a) - σ(b) = σ(a) σ(-b) (1 - exp(-(a - b)))
 
     the logarithm is a sum of negative terms: no difference of nearly equal numbers is taken, and
-    a far tail needs no case of its own.
+    a far tail needs no case of its own. Where exp(-log_scale) is too small for a number, the
+    limit is finite: log(2 half) - log_scale - log 4.
     """
     upper, lower, width = _edges(x, mean, log_scale, half)
     inner, lowest, highest = _bins(x, half, low, high)
-    with np.errstate(divide="ignore"):
-        log_width = np.where(inner, np.log(-np.expm1(-width)), 0)
+    log_width = np.where(inner, _log_width(width, log_scale, half), 0)
     below_top = np.where(highest, 0, _softplus(-upper))
     above_bottom = np.where(lowest, 0, _softplus(lower))
     return (log_width - below_top - above_bottom).astype(x.dtype)
@@ -96,10 +100,10 @@ def discretized_logistic_grad(
     inner, lowest, highest = _bins(x, half, low, high)
     of_upper = np.where(highest, 0, _sigmoid(-upper))
     of_lower = np.where(lowest, 0, -_sigmoid(lower))
-    with np.errstate(over="ignore"):
-        of_width = np.where(inner, width / np.expm1(width), 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        of_width = np.where(width < _TINY, 1, width / np.expm1(width))
     grad_mean = -grad * (of_upper + of_lower) * np.exp(-log_scale)
-    grad_log_scale = -grad * (of_upper * upper + of_lower * lower + of_width)
+    grad_log_scale = -grad * (of_upper * upper + of_lower * lower + inner * of_width)
     return grad_mean.astype(x.dtype), grad_log_scale.astype(x.dtype)
 
 
@@ -115,6 +119,15 @@ def _edges(x, mean, log_scale, half):
     """The upper and the lower edge of each bin, and its width, in units of the scale."""
     inverse = np.exp(-log_scale)
     return (x - mean + half) * inverse, (x - mean - half) * inverse, 2 * half * inverse
+
+
+def _log_width(width, log_scale, half):
+    """log(1 - exp(-d)) of the width d; of a small one as log d + log((1 - exp(-d)) / d)."""
+    probability = -np.expm1(-width)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shrunk = np.where(width < _TINY, 1, probability / width)
+        narrow = np.log(2 * half) - log_scale + np.log(shrunk)
+        return np.where(width < 1, narrow, np.log(probability))
 
 
 def _bins(x, half, low, high):

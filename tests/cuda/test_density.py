@@ -125,6 +125,19 @@ def test_nan_and_infinity_travel(cuda_kernels):
         np.testing.assert_allclose(to_cpu(got), expected, rtol=1e-5)
 
 
+@plains
+def test_a_very_wide_logistic_has_a_finite_density(cuda_kernels, plain):
+    cuda = cuda_kernels("density")
+    log_scale = np.array([1, 15, 80, 95, 120, 800], np.float32)
+    x, mean = np.zeros((2, *log_scale.shape), np.float32)
+    arrays = [to_gpu(a) for a in (x, mean, log_scale)]
+    got = cuda._discretized_logistic(*arrays, *LEVELS.values(), plain=plain)
+    np.testing.assert_allclose(to_cpu(got), np.log(0.5 / 255) - log_scale, rtol=1e-5)
+    ones = to_gpu(np.ones_like(x))
+    _, got = cuda._discretized_logistic_grad(ones, *arrays, *LEVELS.values(), plain=plain)
+    np.testing.assert_allclose(to_cpu(got), -1, rtol=1e-5)
+
+
 def test_the_functions_and_their_gradients(cuda_kernels):
     """Through the tape: values and gradients are those of the CPU, of one output alone too."""
     cuda_kernels("density")

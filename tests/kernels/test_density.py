@@ -154,3 +154,24 @@ def test_nan_and_infinity_travel(module):
     log_p = module.discretized_logistic(0 * bad[2], bad[0], bad[2], **LEVELS)
     assert np.isnan(log_p[0])
     assert np.isfinite(log_p[1])
+
+
+@dtypes
+@modules
+def test_a_very_wide_logistic_has_a_finite_density(module, dtype):
+    """exp(-log_scale) is 0 there, but the logarithm of a bin's probability is not infinite."""
+    log_scale = np.array([1, 15, 80, 95, 120, 800, 3000], dtype)
+    x, mean, grad = np.zeros((3, *log_scale.shape), dtype)
+    grad += 1
+    log_p = module.discretized_logistic(x, mean, log_scale, **LEVELS)
+    expected = np.log(2 / 255) - log_scale - np.log(4)
+    np.testing.assert_allclose(log_p, expected, rtol=1e-6)
+    grad_mean, grad_log_scale = module.discretized_logistic_grad(
+        grad, x, mean, log_scale, **LEVELS
+    )
+    np.testing.assert_allclose(grad_log_scale, -1, rtol=1e-5)
+    np.testing.assert_array_equal(grad_mean, 0)
+    outer = [a.astype(dtype) for a in (x - 1, x + 1)]
+    for at_the_end in outer:
+        log_p = module.discretized_logistic(at_the_end, mean, log_scale, **LEVELS)
+        np.testing.assert_allclose(log_p[2:], -np.log(2), rtol=1e-6)
