@@ -55,6 +55,9 @@ SPECIAL = {
     "5x5 B, deep rows of taps": case((2, 140, 6, 5), 9, 5, True),
     "1x1 B": case((2, 17, 5, 4), 3, 1, True),
     "1x1 A, nothing left": case((2, 3, 5, 4), 3, 1, False),
+    "3x3 B, one column": case((2, 5, 9, 1), 4, 3, True),
+    "1x1 B, many channels": case((2, 33, 5, 4), 35, 1, True),
+    "a map larger than a block": case((1, 3, 2, 450), 16, 3, True),
     "no images": case((0, 3, 5, 4), 3, 3, True),
     "no input channels": case((2, 0, 5, 4), 3, 3, True),
     "no output channels": case((2, 3, 5, 4), 0, 3, True),
@@ -102,6 +105,14 @@ def test_equals_reference(problem, dtype, layout, seed):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_equals_reference_in_special_cases(problem, dtype):
     check_equal(problem, dtype)
+
+
+def test_more_output_than_the_taps_reach():
+    """Taps that lie beside the map for every output pixel give the bias."""
+    x = np.ones((2, 3, 2, 2), np.float32)
+    options = {"taps": ((0, 0), (6, 6)), "kernel_size": (7, 7), "padding": (3, 3)}
+    y = cpu.masked_conv2d(x, np.ones((5, 3, 2), np.float32), np.arange(5.0, dtype="f4"), **options)
+    np.testing.assert_array_equal(y, np.arange(5.0)[None, :, None, None] + 0 * y)
 
 
 @pytest.mark.parametrize(("size", "centre"), [(7, False), (5, True), (3, True)])
