@@ -9,9 +9,11 @@
 Gregor, Danihelka, Graves, Rezende & Wierstra 2015 (arXiv 1502.04623). Network and bound:
 tinygen/models/draw.py. Pixels are binarised anew for every batch, 1 with their brightness as the
 probability (colours, channel by channel). What differs from the paper:
-- preset "small" takes 10 glimpses and 10 latents each, the paper 64 and 100;
+- preset "small" takes 10 glimpses through large windows and 10 latents each, the paper 64 glimpses
+  through small ones and 100 latents;
 - the training images are binarised dynamically, its table is of MNIST binarised once;
-- gradients are clipped.
+- the first canvas starts as the mean image, the learning rate falls along half a cosine to 0 (more
+  --steps stretch it), and gradients are clipped.
 
 What to look for: minus_elbo, in nats, falls from log 2 for every pixel; kl, the part of it that
 the codes cost, rises from 0 while the strokes learn to mean something. A kl that stays at 0 means
@@ -35,19 +37,11 @@ import numpy as np
 
 import tinygen
 from tinygen import Tensor, nn, no_grad, optim
-from tinygen.data import DATASETS, DataLoader, Dataset, load, to_float
+from tinygen.data import DataLoader, Dataset, to_float
 from tinygen.distributions import binarize
-from tinygen.models.draw import DRAW, Glimpse, Window
+from tinygen.models.draw import DRAW, Glimpse, place
 from tinygen.random import Generator as RandomNumbers
-from tinygen.train import (
-    Progress,
-    RunFolder,
-    UserError,
-    check_finite,
-    checkpoint,
-    cli,
-    pictures,
-)
+from tinygen.train import RunFolder, Steps, begin, cli, load_data, pictures
 from tinygen.train.files import write_json
 
 PRESETS = {
@@ -60,9 +54,9 @@ PRESETS = {
         "latent_dim": 10,
         "hidden": 256,
         "attention": True,
-        "read": 5,
-        "write": 5,
-        "lr": 1e-3,
+        "read": 12,
+        "write": 12,
+        "lr": 3e-3,
         "sample_every": 100,
     },
     "paper": {
@@ -81,9 +75,8 @@ PRESETS = {
     },
 }
 CLIP = 10.0  # largest norm of a gradient: those through T canvases can be a hundred times longer
-EARLY = (1, 20, 50)  # samples are drawn at these steps too: the start is where most happens
-LOG_EVERY = 10
-SAVE_EVERY = 250
+# Samples are drawn at the early steps too: the start is where most happens.
+CADENCE = {"log_every": 10, "save_every": 250, "early": (1, 20, 50)}
 SHOWN = 64  # samples in a grid
 ROWS = 8  # pictures that are shown stroke by stroke
 SCALE = 4  # pixels of a picture with windows for one of the image
@@ -104,19 +97,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         "write": settings["write"] if settings["attention"] else None,
     }
     model = DRAW(**architecture).to(settings["device"])
+    optimizer = optim.Adam(model.parameters(), lr=settings["lr"])
     saved = {
         "model": "draw",
         "config": architecture,
         "parts": {
             "model": model,
-            "optimizer": optim.Adam(model.parameters(), lr=settings["lr"]),
+            "optimizer": optimizer,
+            "schedule": optim.lr_scheduler.CosineAnnealingLR(optimizer, settings["steps"]),
         },
     }
-    done = checkpoint.load(run.checkpoint, **saved) if run.checkpoint.exists() else 0
-    if settings["steps"] < done:
-        raise UserError(f"--steps {settings['steps']}: {run.path} is at step {done} already")
-    run.start(settings)
-    run.forget_after(done)
+    done = begin(settings, run, saved)
+    if done == 0:
+        model.start_from(training.images.mean(axis=0) / 255)
     print(f"{training}\nwriting to {run.path}")
 
     train(settings, run, training, saved, done)
@@ -137,69 +130,32 @@ def parser() -> cli.Parser:
         action="store_false",
         help="read and write whole pictures",
     )
-    add("--read", type=cli.positive(int), help="filters to a side that it reads with (5; paper 2)")
-    add("--write", type=cli.positive(int), help="filters to a side that it writes with (5)")
-    add("--lr", type=cli.positive(float), help="learning rate (1e-3; paper 3e-4)")
+    add("--read", type=cli.positive(int), help="filters to a side, to read with (12; paper 2)")
+    add("--write", type=cli.positive(int), help="filters to a side, to write with (12; paper 5)")
+    add("--lr", type=cli.positive(float), help="learning rate at the start (3e-3; paper 3e-4)")
     add("--sample-every", type=cli.positive(int), help="steps between sample grids (100; 1000)")
     return parser
 
 
-def load_data(settings: dict) -> tuple[Dataset, Dataset]:
-    """The images to train on, and held-out ones; of a folder, the last tenth."""
-    name = settings["data"]
-    like_mnist = name in ("fashion-small", "fashion-mnist", "mnist")
-    size = settings["image_size"] or (28 if like_mnist else 32)
-    training = load(name, image_size=size)
-    splits = DATASETS[name].splits if name in DATASETS else ()
-    other = next((split for split in ("test", "validation") if split in splits), None)
-    if other:
-        held_out = load(name, split=other, image_size=size)
-    else:
-        cut = len(training) - max(1, len(training) // 10)
-        training, held_out = training.take(slice(cut)), training.take(slice(cut, None))
-    if settings["batch_size"] > len(training):
-        raise UserError(
-            f"--batch-size {settings['batch_size']}: {name} has {len(training)} images to train on"
-        )
-    return training, held_out
-
-
 def train(settings: dict, run: RunFolder, data: Dataset, saved: dict, done: int) -> None:
     """Raise the bound, from the step after `done` on. Ctrl-C ends it, after saving."""
-    model = saved["parts"]["model"]
-    batch_size, device, steps = settings["batch_size"], settings["device"], settings["steps"]
-    loader = DataLoader(
-        data,
-        batch_size,
-        shuffle=True,
-        seed=settings["seed"],
-        drop_last=True,
-        value_range=PIXELS,
-    )
+    model, optimizer, schedule = saved["parts"].values()
+    device = settings["device"]
+    options = {"shuffle": True, "seed": settings["seed"], "drop_last": True}
+    loader = DataLoader(data, settings["batch_size"], value_range=PIXELS, **options)
     if done == 0:
         save_samples(settings, run, 0, model)
 
-    learn = the_step(**saved["parts"])
+    learn = the_step(model, optimizer)
     if not settings["eager"]:
         learn = tinygen.capture(learn, device=device)
-    progress = Progress(steps, batch_size=batch_size, start=done)
-    with cli.CtrlC() as ctrl_c:
-        batches = loader.batches(done, steps, device=device)
-        for step, (images, _) in zip(progress, batches, strict=False):
-            outcome = learn(Tensor(images))
-            # Reading a number waits for the GPU, so it is done every few steps only.
-            if step % LOG_EVERY == 0 or step == steps or ctrl_c.pressed:
-                numbers = {name: value.item() for name, value in outcome.items()}
-                check_finite(step, numbers)
-            if step % LOG_EVERY == 0 or step == steps:
-                progress.show(numbers)
-                run.log(step, numbers, progress.images_per_second)
-            if step in EARLY or step % settings["sample_every"] == 0 or step == steps:
+    with Steps(settings, run, saved, start=done, **CADENCE) as steps:
+        batches = loader.batches(done, settings["steps"], device=device)
+        for step, (images, _) in zip(steps, batches, strict=False):
+            steps.log(learn(Tensor(images)))
+            schedule.step()
+            if steps.wants_samples:
                 save_samples(settings, run, step, model)
-            if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
-                checkpoint.save(run.checkpoint, step=step, **saved)
-            if ctrl_c.pressed and step < steps:
-                raise cli.stopped(run, step, steps)
 
 
 def the_step(model: DRAW, optimizer: optim.Adam) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -289,7 +245,7 @@ def tiled(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def framed(
-    images: np.ndarray, window: Window | None, size: int, colour: tuple[float, float, float]
+    images: np.ndarray, window: Tensor | None, size: int, colour: tuple[float, float, float]
 ) -> np.ndarray:
     """Images (N, C, H, W), enlarged and in colour, with the outline of a window's grid of filters.
 
@@ -298,7 +254,7 @@ def framed(
     large = images.repeat(SCALE, 2).repeat(SCALE, 3).repeat(3 // images.shape[1], 1)
     if window is None:
         return large
-    x, y, stride = (value.numpy()[:, 0] for value in window[:3])
+    x, y, stride = place(window, size, *images.shape[2:])
     half = (size - 1) / 2 * stride
     left, right = _edges(x, half, large.shape[3])
     top, bottom = _edges(y, half, large.shape[2])

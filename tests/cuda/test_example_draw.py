@@ -27,7 +27,8 @@ def draw(cupy, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("draw_on_cuda", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name, value in {"LOG_EVERY": 1, "SHOWN": 4, "EARLY": (), "ROWS": 2}.items():
+    monkeypatch.setattr(module, "CADENCE", {"log_every": 1, "save_every": 100})
+    for name, value in {"SHOWN": 4, "ROWS": 2}.items():
         monkeypatch.setattr(module, name, value)
     yield module
     tinygen.device.set_precision("tf32")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import math
 import os
 import signal
 import sys
@@ -16,8 +15,8 @@ import pytest
 from PIL import Image
 
 from tinygen import Tensor
-from tinygen.models.draw import Window
-from tinygen.train import cli
+from tinygen.data import load
+from tinygen.train import cli, steps
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "draw.py"
 TOY = ["--hidden", "5", "--latent-dim", "3", "--glimpses", "2", "--batch-size", "8"]
@@ -65,7 +64,10 @@ def test_a_run_leaves_everything_that_was_promised(draw, capsys):
         assert {(255, 26, 26), (26, 230, 51)} <= colours
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["images"] == 1000
-    assert scores["minus_elbo"] == pytest.approx(28 * 28 * math.log(2), rel=0.05)
+    p = load("fashion-small").images.mean(0) / 255  # pixels drawn apart from each other
+    q = load("fashion-small", split="validation").images.mean(0) / 255
+    apart = -(q * np.log(p) + (1 - q) * np.log(1 - p)).sum()
+    assert scores["minus_elbo"] == pytest.approx(apart, rel=0.05)
     assert scores["minus_elbo"] == pytest.approx(scores["reconstruction"] + scores["kl"])
     assert len(scores["kl_of_each_glimpse"]) == 2
     assert "minus_elbo:" in capsys.readouterr().out
@@ -73,35 +75,30 @@ def test_a_run_leaves_everything_that_was_promised(draw, capsys):
 
 def test_the_first_losses_are_pinned(draw, monkeypatch):
     """A change that is meant to change nothing shows here."""
-    monkeypatch.setattr(draw, "LOG_EVERY", 1)
+    monkeypatch.setitem(draw.CADENCE, "log_every", 1)
     assert run(draw, "--steps", 3, "--out", "here", *QUICK) == 0
     found = [[row["minus_elbo"], row["kl"]] for row in metrics("here")]
     np.testing.assert_allclose(found, PINNED, rtol=2e-4)
 
 
-PINNED = [[99.958, 0.789462], [99.0219, 0.736499], [99.3281, 0.753843]]
+PINNED = [[83.7496, 0.555313], [67.2825, 0.40767], [66.0023, 0.424432]]
 
 
-@pytest.mark.parametrize("how", ["fewer steps", "Ctrl-C"])
-def test_a_resumed_run_ends_with_the_same_bytes(draw, monkeypatch, capsys, how):
-    monkeypatch.setattr(draw, "LOG_EVERY", 2)
+def test_a_resumed_run_ends_with_the_same_bytes(draw, monkeypatch, capsys):
+    monkeypatch.setitem(draw.CADENCE, "log_every", 2)
     assert run(draw, "--steps", 7, "--out", "straight", *QUICK) == 0
-    if how == "fewer steps":
-        assert run(draw, "--steps", 4, "--out", "resumed", *QUICK) == 0
-        assert run(draw, "--resume", "--steps", 7, "--out", "resumed") == 0
-    else:
-        check_finite = draw.check_finite
+    check_finite = steps.check_finite
 
-        def press_ctrl_c(step, losses):
-            if step == 4:
-                os.kill(os.getpid(), signal.SIGINT)
-            check_finite(step, losses)
+    def press_ctrl_c(step, losses):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        check_finite(step, losses)
 
-        monkeypatch.setattr(draw, "check_finite", press_ctrl_c)
-        assert run(draw, "--steps", 7, "--out", "resumed", *QUICK) == 130
-        assert "stopped after step 4 of 7" in capsys.readouterr().err
-        monkeypatch.setattr(draw, "check_finite", check_finite)
-        assert run(draw, "--resume", "--out", "resumed") == 0
+    monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
+    assert run(draw, "--steps", 7, "--out", "resumed", *QUICK) == 130
+    assert "stopped after step 4 of 7" in capsys.readouterr().err
+    monkeypatch.setattr(steps, "check_finite", check_finite)
+    assert run(draw, "--resume", "--out", "resumed") == 0
     for name in ("checkpoint.safetensors", "config.json", "metrics.csv", "drawing.png",
                  "reading.png", "samples/step-000007.png"):  # fmt: skip
         assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name
@@ -128,8 +125,8 @@ def test_a_folder_of_colour_pictures(draw):
 
 def test_the_outline_of_a_window_is_where_its_filters_are(draw):
     """Centres at columns 2, 4, 6 and rows 1, 3, 5 of an image of 9 × 8 pixels."""
-    column = [Tensor(np.full((1, 1), v)) for v in (4.0, 3.0, 2.0, 0.0, 0.0)]
-    large = draw.framed(np.zeros((1, 1, 8, 9)), Window(*column), 3, (1.0, 0.5, 0.0))
+    window = np.array([[0, -1 / 9, 0, np.log(0.5), 0]])
+    large = draw.framed(np.zeros((1, 1, 8, 9)), Tensor(window), 3, (1.0, 0.5, 0.0))
     assert large.shape == (1, 3, 32, 36)
     red = large[0, 0]
     assert red[4:24, 8].all()
@@ -138,8 +135,8 @@ def test_the_outline_of_a_window_is_where_its_filters_are(draw):
     assert red[23, 8:28].all()
     assert red.sum() == 20 * 20 - 16 * 16
     # Beyond the edges: what is left of it lies on them.
-    column[0] = Tensor(np.full((1, 1), -50.0))
-    large = draw.framed(np.zeros((1, 1, 8, 9)), Window(*column), 3, (1.0, 0.5, 0.0))
+    window[0, 0] = -10
+    large = draw.framed(np.zeros((1, 1, 8, 9)), Tensor(window), 3, (1.0, 0.5, 0.0))
     assert large[0, 0][:, 1:].sum() == 0
 
 

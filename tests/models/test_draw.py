@@ -1,4 +1,4 @@
-"""DRAW: filters, reading and writing, the bound's two terms, and what depends on what."""
+"""DRAW: where its windows lie, the bound's two terms, and what depends on what."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 import tinygen
 from tinygen import Tensor, grad, no_grad
-from tinygen.gradcheck import gradcheck
-from tinygen.models.draw import DRAW, Attention, filterbank
+from tinygen import functional as F
+from tinygen.models.draw import DRAW, place
 
 rng = np.random.default_rng(0)
 
@@ -25,105 +25,24 @@ def binary(*shape):
     return Tensor((rng.random(shape) < 0.4).astype(np.float64))
 
 
-def attention(size, height, width):
-    tinygen.manual_seed(0)
-    return Attention(4, size, height, width).double()
-
-
-def window_at(layer, parameters):
-    """The window of the five numbers (N, 5), whatever the head's weights."""
-    layer.head.weight.data[...] = np.eye(5, layer.head.weight.shape[1])
-    layer.head.bias.data[...] = 0
-    layer.head.bias.data[4] = parameters[0, 4]
-    return layer.window(Tensor(parameters[:, :4]))
-
-
-# ---------------------------------------------------------------------------------- attention
-
-
-def test_filters_are_the_papers():
-    """Equations 19 to 26 as they stand there, with pixels and filters counted from 1."""
-    height, width, n, batch = 7, 11, 4, 3
-    layer = attention(n, height, width)
-    parameters = rng.uniform(-0.5, 0.5, (batch, 5))
-    parameters[:, 4] = parameters[0, 4]
-    vertical, horizontal = layer.filters(window_at(layer, parameters))
-    for k, (gx, gy, log_variance, log_stride, _) in enumerate(parameters):
-        stride = (max(height, width) - 1) / (n - 1) * math.exp(log_stride)
-        for found, length, g in ((horizontal, width, gx), (vertical, height, gy)):
-            g = (length + 1) / 2 * (g + 1)
-            for i in range(1, n + 1):
-                mu = g + (i - n / 2 - 0.5) * stride
-                a = np.arange(1, length + 1)
-                expected = np.exp(-((a - mu) ** 2) / (2 * math.exp(log_variance)))
-                row = found.detach().numpy()[k, 0, i - 1]
-                np.testing.assert_allclose(row, expected / expected.sum(), rtol=1e-10)
-
-
 def test_the_first_window_spans_the_image():
-    layer = attention(5, 9, 9)
-    window = window_at(layer, np.zeros((1, 5)))
-    centres = window.x + layer.offsets * window.stride
-    np.testing.assert_allclose(centres.detach(), [[0, 2, 4, 6, 8]])
+    x, y, stride = place(Tensor(np.zeros((1, 5))), 5, 9, 17)
+    np.testing.assert_allclose([x, y, stride], [[8], [4], [4]])
+    tinygen.manual_seed(0)
+    fresh = DRAW((1, 9, 17), hidden=7, read=5, write=5)
+    for head in (fresh.reader, fresh.writer):
+        np.testing.assert_array_equal(head(tinygen.zeros(1, 7)).detach(), np.zeros((1, 5)))
 
 
-@pytest.mark.parametrize("centre", [3.0, -40.0, 1e6])
-def test_filters_have_weight_1_wherever_they_are(centre):
-    offsets, pixels = Tensor(np.arange(-1.0, 2)), Tensor(np.arange(8.0))
-    column = [Tensor(np.full((2, 1), v)) for v in (centre, 2.0, -3.0)]
-    rows = filterbank(*column, offsets, pixels).numpy()
-    np.testing.assert_allclose(rows.sum(-1), 1)
-    if centre != 3.0:  # beyond the edge they see the edge
-        np.testing.assert_allclose(rows[..., 0 if centre < 0 else -1], 1)
-
-
-def test_narrow_filters_pick_pixels_and_the_gain_scales():
-    layer = attention(3, 9, 9)
-    parameters = np.array([[0.0, 0.2, -20.0, math.log(0.5), math.log(3.0)]])
-    image = rng.random((1, 2, 9, 9))  # centre (4, 5), every second pixel
-    patch = layer.read(window_at(layer, parameters), Tensor(image)).detach().numpy()
-    np.testing.assert_allclose(patch, 3 * image[:, :, 3:8:2, 2:7:2])
-
-
-def test_a_window_moves_with_the_image():
-    layer = attention(3, 20, 20)
-    here = np.array([[0.1, -0.1, -0.7, math.log(0.2), 0.0]])
-    there = here + np.array([2 / 21, -4 / 21, 0, 0, 0])  # a pixel to the right, two up
-    image = np.zeros((1, 1, 20, 20))
-    image[..., 6:13, 7:14] = rng.random((7, 7))
-    moved = np.roll(image, (-2, 1), (2, 3))
-    first, second = (
-        layer.read(window_at(layer, p), Tensor(x)).detach().numpy()
-        for p, x in ((here, image), (there, moved))
-    )
-    assert first.std() > 0.01
-    np.testing.assert_allclose(first, second, rtol=1e-6)
-
-
-def test_writing_is_the_transpose_of_reading():
-    """<read(x), w> / γ = γ <x, write(w)>."""
-    layer = attention(3, 5, 8)
-    parameters = rng.uniform(-0.5, 0.5, (2, 5))
-    parameters[:, 4] = 0.7
-    window = window_at(layer, parameters)
-    x, w = rng.random((2, 2, 5, 8)), rng.random((2, 2, 3, 3))
-    read, written = layer.read(window, Tensor(x)), layer.write(window, Tensor(w))
-    a = (read.detach().numpy() * w).sum((1, 2, 3)) / math.exp(0.7)
-    b = (written.detach().numpy() * x).sum((1, 2, 3)) * math.exp(0.7)
-    np.testing.assert_allclose(a, b)
-
-
-@pytest.mark.parametrize("what", ["read", "write"])
-def test_gradients_of_reading_and_writing(what):
-    layer = attention(2, 4, 5)
-    images = rng.random((2, 2, 4, 5) if what == "read" else (2, 2, 2, 2))
-
-    def through(h, images):
-        return getattr(layer, what)(layer.window(h), images)
-
-    gradcheck(through, [rng.standard_normal((2, 4)), images], order=1)
-    layer.window(Tensor(np.ones((1, 4)))).log_gain.sum().backward()
-    assert layer.head.weight.grad is not None
+def test_a_place_is_where_the_filters_are():
+    """Narrow filters: what they read are the pixels that `place` names."""
+    window = Tensor(np.array([[0.0, 0.2, -20.0, math.log(0.5), 0.0]]))
+    image = rng.random((1, 1, 9, 9))
+    x, y, stride = place(window, 3, 9, 9)
+    patch = F.read_window(Tensor(image), window, 3).numpy()
+    at = (np.arange(3) - 1) * stride
+    rows, columns = (y + at).round().astype(int), (x + at).round().astype(int)
+    np.testing.assert_allclose(patch[0, 0], image[0, 0][np.ix_(rows, columns)], rtol=1e-5)
 
 
 # ----------------------------------------------------------------------------------- the model
@@ -215,7 +134,7 @@ def test_drawing_from_the_same_codes_paints_the_same_picture(model):
         drawn = list(model.draw(Tensor(np.stack([g.z.numpy() for g in looked]))))
     for a, b in zip(looked, drawn, strict=True):
         np.testing.assert_array_equal(a.canvas.numpy(), b.canvas.numpy())
-        np.testing.assert_array_equal(a.write.x.numpy(), b.write.x.numpy())
+        np.testing.assert_array_equal(a.write.numpy(), b.write.numpy())
 
 
 def test_each_glimpse_has_noise_of_its_own_and_knows_none_to_come(model):

@@ -17,3 +17,4 @@ from .scan import *
 from .shape import *
 from .softmax import *
 from .weight_norm import *
+from .window import *

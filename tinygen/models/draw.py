@@ -10,7 +10,7 @@
 
 Only the last canvas is judged. A new picture takes the last two lines alone, with z_t ~ N(0, 1).
 Without attention `read` is [x, x̂] and `write` a matrix; with it both act through a grid of n × n
-Gaussian filters, whose place, stride, width and gain are read off h_dec.
+Gaussian filters, whose place, stride, width and gain are read off h_dec: `F.read_window`.
 """
 
 from __future__ import annotations
@@ -22,96 +22,32 @@ import numpy as np
 
 from .. import creation, nn, random
 from .. import functional as F
+from ..autograd import no_grad
 from ..tensor import Tensor
 
-__all__ = ["DRAW", "Attention", "Glimpse", "Window", "filterbank"]
-
-
-class Window(NamedTuple):
-    """Where a grid of filters lies on each image: (N, 1) each, in pixels that count from 0."""
-
-    x: Tensor
-    y: Tensor
-    stride: Tensor
-    log_variance: Tensor
-    log_gain: Tensor
+__all__ = ["DRAW", "Glimpse", "place"]
 
 
 class Glimpse(NamedTuple):
     """One of the T steps: the canvas after it as logits (N, C, H, W), what was drawn from where.
 
-    `kl` (N,), in nats, and `read` are None where nothing was looked at, the windows without
-    attention.
+    `kl` (N,), in nats, and `read` are None where nothing was looked at; the windows (N, 5), as
+    `F.read_window` takes them, without attention.
     """
 
     canvas: Tensor
     z: Tensor
     kl: Tensor | None
-    read: Window | None
-    write: Window | None
+    read: Tensor | None
+    write: Tensor | None
 
 
-def filterbank(centre, stride, log_variance, offsets, pixels):
-    """n Gaussians on a line of A pixels, each of weight 1: (N, n, A).
-
-    F[i, a] = exp(-(a - μ_i)² / 2σ²) / Z_i,    μ_i = centre + offset_i · stride    (eqs. 19-26)
-
-    centre, stride, log_variance (N, 1); offsets (n,), pixels (A,). As a softmax over the pixels,
-    it is exact where all exponentials would be zero: beyond the edge a filter sees the edge.
-    """
-    distance = pixels - F.unsqueeze(centre + offsets * stride, 2)
-    sharpness = F.unsqueeze(F.exp(-log_variance) * -0.5, 2)
-    return F.softmax(distance * distance * sharpness, -1)
-
-
-class Attention(nn.Module):
-    """A grid of size × size Gaussian filters on images (N, C, height, width), placed by a state.
-
-    With parameters of 0 it is centred and spans the whole image.
-    """
-
-    def __init__(self, hidden: int, size: int, height: int, width: int):
-        super().__init__()
-        self.height, self.width = height, width
-        self.longest_stride = (max(height, width) - 1) / max(size - 1, 1)
-        self.head = nn.Linear(hidden, 5)
-        nn.init.zeros_(self.head.bias)
-        for name, values in {
-            "offsets": np.arange(size) - (size - 1) / 2,
-            "rows": np.arange(height),
-            "columns": np.arange(width),
-        }.items():
-            self.register_buffer(name, Tensor(values.astype(np.float32)))
-
-    def window(self, h) -> Window:
-        """What the state h (N, hidden) looks at; eqs. 21-24, where pixels count from 1."""
-        x, y, log_variance, log_stride, log_gain = F.split(self.head(h), 1, 1)
-        return Window(
-            x=(x + 1) * ((self.width + 1) / 2) - 1,
-            y=(y + 1) * ((self.height + 1) / 2) - 1,
-            stride=F.exp(log_stride) * self.longest_stride,
-            log_variance=log_variance,
-            log_gain=log_gain,
-        )
-
-    def filters(self, window: Window):
-        """F_y (N, 1, size, H) and F_x (N, 1, size, W): the same for all channels."""
-        grid = window.stride, window.log_variance, self.offsets
-        vertical = filterbank(window.y, *grid, self.rows)
-        horizontal = filterbank(window.x, *grid, self.columns)
-        return F.unsqueeze(vertical, 1), F.unsqueeze(horizontal, 1)
-
-    def read(self, window: Window, images):
-        """γ F_y x F_xᵀ: images (N, C, H, W) to patches (N, C, size, size), eq. 27."""
-        vertical, horizontal = self.filters(window)
-        patch = vertical @ images @ horizontal.transpose(-1, -2)
-        return patch * F.reshape(F.exp(window.log_gain), -1, 1, 1, 1)
-
-    def write(self, window: Window, patch):
-        """1/γ F_yᵀ w F_x: patches (N, C, size, size) to images (N, C, H, W), eq. 29."""
-        vertical, horizontal = self.filters(window)
-        patch = patch * F.reshape(F.exp(-window.log_gain), -1, 1, 1, 1)
-        return vertical.transpose(-1, -2) @ patch @ horizontal
+def place(window, size: int, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """Where the filters of a window (N, 5) lie on each image, in pixels that count from 0: the x
+    and y of the grid's centre and the stride from one to the next, (N,) each."""
+    x, y, _, log_stride, _ = window.numpy().T
+    stride = np.exp(log_stride) * (max(height, width) - 1) / max(size - 1, 1)
+    return (x + 1) * ((width + 1) / 2) - 1, (y + 1) * ((height + 1) / 2) - 1, stride
 
 
 class DRAW(nn.Module):
@@ -135,8 +71,11 @@ class DRAW(nn.Module):
                 raise ValueError(f"DRAW: {name}={value}; expected at least 1")
         self.image_shape = channels, height, width = tuple(image_shape)
         self.steps, self.latent_dim, self.hidden = steps, latent_dim, hidden
-        self.reader = Attention(hidden, read, height, width) if read else None
-        self.writer = Attention(hidden, write, height, width) if write else None
+        self.read, self.write = read, write
+        self.reader = nn.Linear(hidden, 5) if read else None
+        self.writer = nn.Linear(hidden, 5) if write else None
+        for window in filter(None, (self.reader, self.writer)):
+            nn.init.zeros_(window.bias)  # centred on the image, which it spans
         self.patch_shape = (channels, write, write) if write else self.image_shape
         seen = 2 * channels * (read * read if read else height * width)
         self.encoder = nn.LSTMCell(seen + hidden, hidden)
@@ -144,6 +83,12 @@ class DRAW(nn.Module):
         self.decoder = nn.LSTMCell(latent_dim, hidden)
         self.patch = nn.Linear(hidden, int(np.prod(self.patch_shape)))
         self.blank = nn.Parameter(np.zeros(self.image_shape, np.float32))  # c_0
+
+    def start_from(self, pixel_means: np.ndarray) -> None:
+        """Set c_0 to the logits of the training set's pixel means (C, H, W)."""
+        p = np.clip(pixel_means, 0.001, 0.999)
+        with no_grad():
+            self.blank.copy_(Tensor(np.log(p / (1 - p)).astype(np.float32)).to(self.blank.device))
 
     def forward(self, x, noise=None):
         """-log p(x | z) (N,) and the KLs (T, N), in nats: their sum is -ELBO. x holds 0 and 1.
@@ -168,9 +113,10 @@ class DRAW(nn.Module):
         encoder = decoder
         for t in range(self.steps):
             h = decoder[0]
-            both = F.cat([x, x - F.sigmoid(canvas)], 1)
-            window = self.reader and self.reader.window(h)
-            seen = self.reader.read(window, both) if self.reader else both
+            seen, window = F.cat([x, x - F.sigmoid(canvas)], 1), None
+            if self.reader:
+                window = self.reader(h)
+                seen = F.read_window(seen, window, self.read)
             encoder = self.encoder(F.cat([F.flatten(seen, 1), h], 1), encoder)
             mean, log_std = F.chunk(self.posterior(encoder[0]), 2, 1)
             z, kl = F.reparameterize(mean, log_std, noise[t])
@@ -192,9 +138,9 @@ class DRAW(nn.Module):
 
     def _paint(self, canvas, decoder, z):
         decoder = self.decoder(z, decoder)
-        h = decoder[0]
-        window = self.writer and self.writer.window(h)
+        h, window = decoder[0], None
         stroke = F.reshape(self.patch(h), -1, *self.patch_shape)
         if self.writer:
-            stroke = self.writer.write(window, stroke)
+            window = self.writer(h)
+            stroke = F.write_window(stroke, window, *self.image_shape[1:])
         return canvas + stroke, decoder, window
