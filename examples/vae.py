@@ -69,12 +69,12 @@ PAPER = {**SMALL, "data": "mnist", "steps": 30_000, "sample_every": 1000, "score
 PRESETS = {
     "small": SMALL,
     "paper": PAPER,  # 50 epochs
-    "iwae": {  # 100 epochs, lr from 1e-3 to 1e-4
+    "iwae": {  # 150 epochs, lr from 1e-3 to 1e-4
         **PAPER,
-        "steps": 60_000,
+        "steps": 90_000,
         "hidden": [200, 200],
         "latent_dim": 50,
-        "half_life": 18_000,
+        "half_life": 27_000,
     },
     "conv": {**PAPER, "steps": 9000, "net": "conv", "hidden": [256], "activation": "elu"},
 }
