@@ -43,7 +43,7 @@ import numpy as np
 import tinygen
 from tinygen import Tensor, no_grad, optim
 from tinygen import functional as F
-from tinygen.data import DATASETS, DataLoader, Dataset, load, to_float
+from tinygen.data import DataLoader, Dataset, to_float
 from tinygen.distributions import binarize, bits_per_dim
 from tinygen.models.iaf import (
     IAF,
@@ -62,6 +62,7 @@ from tinygen.train import (
     check_finite,
     checkpoint,
     cli,
+    load_data,
     pictures,
 )
 from tinygen.train.files import write_json
@@ -220,26 +221,6 @@ def decay(text: str) -> float:
     if value >= 1:
         raise argparse.ArgumentTypeError(f"{text} is not below 1")
     return value
-
-
-def load_data(settings: dict) -> tuple[Dataset, Dataset]:
-    """The images to train on, and those that the scores are about."""
-    name, size = settings["data"], settings["image_size"]
-    training = load(name, image_size=size)
-    splits = DATASETS[name].splits if name in DATASETS else ()
-    for split in ("test", "validation"):
-        if split in splits:
-            held_out = load(name, split=split, image_size=size)
-            break
-    else:  # the user's own pictures: every tenth
-        others = np.arange(len(training)) % 10 == 9
-        training, held_out = training.take(~others), training.take(others)
-    if not len(held_out) or settings["batch_size"] > len(training):
-        raise UserError(
-            f"--batch-size {settings['batch_size']}: {name} has {len(training)} images to train "
-            f"on and {len(held_out)} to score"
-        )
-    return training, held_out
 
 
 def build(settings: dict, image_shape: tuple[int, int, int]) -> tuple[ImageModel, dict]:
