@@ -14,7 +14,7 @@ gradient. Channels-last rows make the gathering a copy of contiguous runs, and w
 (O, KH, KW, C) in memory need no repacking for the output and the weight gradient.
 
 The taps are a list of offsets, in which neighbours along the width are joined to runs; what is not
-on the list (a masked convolution's dead taps, another phase's) costs nothing.
+on the list (another phase's taps) costs nothing.
 
 FLOPs: 2·N·OH·OW·O·C/groups·KH·KW for each product.
 """
