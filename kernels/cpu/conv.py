@@ -29,7 +29,6 @@ from itertools import pairwise
 import numpy as np
 
 from ..layout import channels_last
-from . import heap  # noqa: F401  (sets the allocator's limits)
 from .blas import gemm, gemm_address, one_thread
 from .jit import kernel, prange, serial_kernel
 from .matmul import matmul

@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from numba import njit, prange
 
+from . import heap  # noqa: F401  (the rest of the memory policy)
+
 __all__ = ["CHUNK", "inline", "kernel", "prange", "serial_kernel"]
 
 # Reassociation lets LLVM vectorise sums; `nnan` and `ninf` are left out on purpose, so that NaN

@@ -98,3 +98,19 @@ def test_of_nothing(kernels):
     for function in (kernels.argmax, kernels.argmin):
         with pytest.raises(ValueError):
             function(x, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(3, 32, 28, 28), (2, 1, 150, 150), (40_001, 3), (2, 40_000)])
+def test_the_sums_of_rows_of_large_arrays(shape, dtype):
+    """What gradients of biases are, in the memory order of convolutions and of linear layers."""
+    x = np.random.default_rng(0).normal(1, 1, shape).astype(dtype)
+    if x.ndim > 2:
+        x = np.moveaxis(np.moveaxis(x, 1, -1).copy(), -1, 1)
+    axes = tuple(i for i in range(x.ndim) if i != 1)
+    for keepdims in (False, True):
+        got, expected = cpu.sum(x, axes, keepdims), reference.sum(x, axes, keepdims)
+        assert (got.dtype, got.shape) == (x.dtype, expected.shape)
+        np.testing.assert_allclose(got, expected, rtol=1e-6 if dtype == np.float32 else 1e-13)
+    x[1, 0] = np.nan
+    assert np.isnan(cpu.sum(x, axes)).tolist() == [True] + [False] * (x.shape[1] - 1)
