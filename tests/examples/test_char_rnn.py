@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.util
 import json
-import os
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import check_resuming, error_of, files, load_script, metrics, run
 
 from tinygen.data import load_text
-from tinygen.train import cli, steps
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "char_rnn.py"
 POEM = "the quick brown fox jumps over the lazy dog.\n" * 40
 TOY = ["--data", "poem.txt", "--hidden", "6", "--batch-size", "4", "--window", "8"]
 
@@ -24,23 +18,9 @@ TOY = ["--data", "poem.txt", "--hidden", "6", "--batch-size", "4", "--window", "
 @pytest.fixture
 def char_rnn(tmp_path, monkeypatch):
     """The script as a module, in an empty folder but for a text."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["examples/char_rnn.py"])
-    spec = importlib.util.spec_from_file_location("char_rnn_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "LENGTH", 20)
+    script = load_script("char_rnn", tmp_path, monkeypatch, LENGTH=20)
     Path("poem.txt").write_text(POEM)
-    return module
-
-
-def run(char_rnn, *flags):
-    return cli.command(char_rnn.main, [str(flag) for flag in flags])
-
-
-def metrics(folder):
-    with Path(folder, "metrics.csv").open() as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return script
 
 
 def test_a_run_learns_and_leaves_everything_that_was_promised(char_rnn, capsys):
@@ -48,12 +28,12 @@ def test_a_run_learns_and_leaves_everything_that_was_promised(char_rnn, capsys):
     flags += ["--temperature", 0.3]
     assert run(char_rnn, *TOY, *flags) == 0
     folder = Path("runs/char-rnn-poem.txt")
-    assert sorted(p.name for p in folder.iterdir()) == [
+    assert files(folder) == [
         "checkpoint.safetensors", "config.json", "losses.png", "metrics.csv", "samples",
         "scores.json", "temperatures.txt", "timing.csv",
     ]  # fmt: skip
     names = [f"step-{step:06d}.txt" for step in (0, 1, 20, 100, 150)]
-    assert sorted(p.name for p in (folder / "samples").iterdir()) == names
+    assert files(folder / "samples") == names
     before, *_, after = (Path(folder, "samples", name).read_text() for name in names)
     assert before.startswith("the ")
     assert len(after) == len("the ") + 20
@@ -61,7 +41,7 @@ def test_a_run_learns_and_leaves_everything_that_was_promised(char_rnn, capsys):
     assert before[4:] not in POEM
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["step"] == 150
-    assert scores["bits_per_character"] < 1.5 < metrics(folder)[0]["held_out"]
+    assert scores["bits_per_character"] < 1.5 < metrics(folder, "held_out")[0, 0]
     assert "bits per character" in capsys.readouterr().out
     source = json.loads((folder / "config.json").read_text())["text"]
     assert source["from"] == "poem.txt"
@@ -73,37 +53,20 @@ def test_the_first_losses_are_pinned(char_rnn, monkeypatch):
     """A change that is meant to change nothing shows here."""
     monkeypatch.setitem(char_rnn.CADENCE, "log_every", 1)
     assert run(char_rnn, *TOY, "--steps", 3, "--out", "here") == 0
-    found = [row["bits_per_character"] for row in metrics("here")]
+    found = metrics("here", "bits_per_character")[:, 0]
     np.testing.assert_allclose(found, PINNED, rtol=1e-4)
 
 
 PINNED = [5.0471, 4.83655, 4.92378]
 
 
-@pytest.mark.parametrize("how", ["fewer steps", "Ctrl-C"])
-def test_a_resumed_run_ends_with_the_same_bytes(char_rnn, monkeypatch, capsys, how):
+@pytest.mark.parametrize(("how", "stop"), [("fewer steps", 30), ("Ctrl-C", 40)])
+def test_a_resumed_run_ends_with_the_same_bytes(char_rnn, monkeypatch, capsys, how, stop):
     """Past the end of the text, too: 50 steps read it once."""
     monkeypatch.setitem(char_rnn.CADENCE, "log_every", 2)
-    assert run(char_rnn, *TOY, "--steps", 56, "--out", "straight") == 0
-    if how == "fewer steps":
-        assert run(char_rnn, *TOY, "--steps", 30, "--out", "resumed") == 0
-        assert run(char_rnn, "--resume", "--steps", 56, "--out", "resumed") == 0
-    else:
-        check_finite = steps.check_finite
-
-        def press_ctrl_c(step, losses):
-            if step == 40:
-                os.kill(os.getpid(), signal.SIGINT)
-            check_finite(step, losses)
-
-        monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
-        assert run(char_rnn, *TOY, "--steps", 56, "--out", "resumed") == 130
-        assert "stopped after step 40 of 56" in capsys.readouterr().err
-        monkeypatch.setattr(steps, "check_finite", check_finite)
-        assert run(char_rnn, "--resume", "--out", "resumed") == 0
-    for name in ("checkpoint.safetensors", "config.json", "temperatures.txt", "metrics.csv",
-                 "samples/step-000056.txt"):  # fmt: skip
-        assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name
+    same = ["checkpoint.safetensors", "config.json", "temperatures.txt", "metrics.csv",
+            "samples/step-000056.txt"]  # fmt: skip
+    check_resuming(char_rnn, capsys, *TOY, steps=56, stop=stop, how=how, same=same)
 
 
 def test_a_finished_run_writes_again_as_it_is_told(char_rnn, capsys):
@@ -138,11 +101,7 @@ def test_mistakes_are_one_line(char_rnn, capsys):
         (["--resume", "--out", "changed", "--steps", "2"], "was started with another text"),
     ]:
         Path("poem.txt").write_text(POEM + ("!" if "changed" in flags else ""))
-        capsys.readouterr()
-        assert run(char_rnn, *flags) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("char_rnn.py: error: ")
-        assert message in line
+        assert message in error_of(char_rnn, capsys, *flags)
 
 
 def test_there_are_no_flags_for_images(char_rnn, capsys):
@@ -150,10 +109,7 @@ def test_there_are_no_flags_for_images(char_rnn, capsys):
         (["--image-size", "28"], "unrecognized arguments: --image-size"),
         (["--temperature", "0"], "--temperature: 0 is not above zero"),
     ]:
-        with pytest.raises(SystemExit) as stop:
-            char_rnn.main(flags)
-        assert stop.value.code == 2
-        assert message in capsys.readouterr().err
+        assert message in error_of(char_rnn, capsys, *flags)
 
 
 def test_the_text_and_what_is_held_out_are_the_same_every_time():

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import (
+    check_resuming,
+    error_of,
+    files,
+    load_script,
+    metrics,
+    run,
+    run_process,
+)
 
 from tinygen.metrics import features
-from tinygen.train import checkpoint, cli, steps
+from tinygen.train import checkpoint
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "dcgan.py"
 TOY = ["--width", "2", "--batch-size", "16", "--latent-dim", "8"]
 QUICK = [*TOY, "--no-score"]
 
 
 @pytest.fixture
 def dcgan(tmp_path, monkeypatch):
-    """The script as a module, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys, "argv", ["examples/dcgan.py"])
-    spec = importlib.util.spec_from_file_location("dcgan_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(dcgan, *flags):
-    return cli.command(dcgan.main, [str(flag) for flag in flags])
-
-
-def error_of(dcgan, capsys, *flags):
-    """The one line that a mistake leaves on stderr."""
-    capsys.readouterr()
-    assert run(dcgan, *flags) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dcgan.py: error: ")
-    return line
+    return load_script("dcgan", tmp_path, monkeypatch)
 
 
 def test_a_run_leaves_everything_that_was_promised(dcgan, monkeypatch, capsys):
@@ -53,11 +38,11 @@ def test_a_run_leaves_everything_that_was_promised(dcgan, monkeypatch, capsys):
     monkeypatch.setattr(dcgan, "SCORED", 300)
     assert run(dcgan, "--steps", 3, *TOY) == 0
     folder = Path("runs/dcgan-fashion-small")
-    assert sorted(p.name for p in folder.iterdir()) == [
+    assert files(folder) == [
         "checkpoint.safetensors", "config.json", "losses.png", "metrics.csv", "neighbours.png",
         "samples", "scores.json", "timing.csv", "training.gif", "walk.png",
     ]  # fmt: skip
-    samples = sorted(p.name for p in (folder / "samples").iterdir())
+    samples = files(folder / "samples")
     assert samples == ["step-000000.png", "step-000001.png", "step-000003.png"]
     with Image.open(folder / "samples" / samples[0]) as picture:
         assert picture.size == (8 * 58 + 2,) * 2  # 8 x 8 images of 28 pixels, doubled
@@ -77,41 +62,20 @@ def test_the_first_losses_are_pinned(dcgan, monkeypatch):
     """A change that is meant to change nothing shows here."""
     monkeypatch.setitem(dcgan.CADENCE, "log_every", 1)
     assert run(dcgan, "--steps", 3, "--out", "here", *QUICK) == 0
-    lines = Path("here/metrics.csv").read_text().splitlines()
-    assert lines[0] == "step,loss_d,loss_g,D(x),D(G(z))"
-    losses = np.array([line.split(",")[1:3] for line in lines[1:]], float)
+    header = Path("here/metrics.csv").read_text().splitlines()[0]
+    assert header == "step,loss_d,loss_g,D(x),D(G(z))"
+    losses = metrics("here", "loss_d", "loss_g")
     pinned = [[1.4121, 0.751525], [1.4163, 0.748643], [1.3959, 0.738125]]
     np.testing.assert_allclose(losses, pinned, rtol=2e-4)
 
 
-@pytest.mark.parametrize("how", ["fewer steps", "Ctrl-C"])
-def test_a_resumed_run_ends_with_the_same_bytes(dcgan, monkeypatch, capsys, how):
+@pytest.mark.parametrize(("how", "stop"), [("fewer steps", 3), ("Ctrl-C", 4)])
+def test_a_resumed_run_ends_with_the_same_bytes(dcgan, monkeypatch, capsys, how, stop):
     monkeypatch.setitem(dcgan.CADENCE, "log_every", 2)
-    assert run(dcgan, "--steps", 7, "--out", "straight", *QUICK) == 0
-    if how == "fewer steps":
-        assert run(dcgan, "--steps", 3, "--out", "resumed", *QUICK) == 0
-        assert run(dcgan, "--resume", "--steps", 7, "--out", "resumed") == 0
-    else:
-        check_finite = steps.check_finite
-
-        def press_ctrl_c(step, losses):
-            if step == 4:
-                os.kill(os.getpid(), signal.SIGINT)
-            check_finite(step, losses)
-
-        monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
-        assert run(dcgan, "--steps", 7, "--out", "resumed", *QUICK) == 130
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert said == (
-            "dcgan.py: stopped after step 4 of 7; go on with: "
-            "python examples/dcgan.py --resume --out resumed"
-        )
-        monkeypatch.setattr(steps, "check_finite", check_finite)
-        assert run(dcgan, "--resume", "--out", "resumed") == 0
-    for name in ("checkpoint.safetensors", "config.json", "walk.png", "samples/step-000007.png"):
-        assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name
+    same = ["checkpoint.safetensors", "config.json", "walk.png", "samples/step-000007.png"]
     if how == "Ctrl-C":  # with fewer steps, their last one is logged too
-        assert Path("straight/metrics.csv").read_text() == Path("resumed/metrics.csv").read_text()
+        same.append("metrics.csv")
+    check_resuming(dcgan, capsys, *QUICK, steps=7, stop=stop, how=how, same=same)
 
 
 def test_resuming_a_finished_run_only_draws_again(dcgan, capsys):
@@ -163,7 +127,7 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(dcgan, capsys):
         (["--image-size", 5], "--image-size 5: DCGAN needs images of at least 8 pixels"),
     ]:
         assert message in error_of(dcgan, capsys, *flags)
-    assert [p.name for p in Path().iterdir()] == ["file"]
+    assert files(".") == ["file"]
 
 
 def test_a_device_that_is_not_there(dcgan, monkeypatch, capsys):
@@ -224,17 +188,11 @@ def test_d_gets_no_gradient_from_the_step_of_g(dcgan, monkeypatch):
 
 
 def test_the_script_itself_runs_and_fails_as_a_process(tmp_path):
-    def start(*flags):
-        return subprocess.run(
-            [sys.executable, str(SCRIPT), *flags],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
-    failed = start("--steps", "none")
+    failed = run_process("dcgan", tmp_path, "--steps", "none")
     assert failed.returncode == 2
     assert failed.stderr == (
         "dcgan.py: error: argument --steps: invalid int value: 'none' (see --help)\n"
     )
-    done = start("--steps", "1", "--out", "here", *QUICK)
+    done = run_process("dcgan", tmp_path, "--steps", "1", "--out", "here", *QUICK)
     assert done.returncode == 0, done.stderr
     assert "writing to here" in done.stdout

@@ -2,57 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.util
 import json
-import os
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import check_resuming, error_of, files, load_script, metrics, run
 
 from tinygen import Tensor
 from tinygen.data import load
-from tinygen.train import cli, steps
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "draw.py"
 TOY = ["--hidden", "5", "--latent-dim", "3", "--glimpses", "2", "--batch-size", "8"]
 QUICK = [*TOY, "--no-score", "--image-size", "12"]
 
 
 @pytest.fixture
 def draw(tmp_path, monkeypatch):
-    """The script as a module, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["examples/draw.py"])
-    spec = importlib.util.spec_from_file_location("draw_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(draw, *flags):
-    return cli.command(draw.main, [str(flag) for flag in flags])
-
-
-def metrics(folder):
-    with Path(folder, "metrics.csv").open() as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return load_script("draw", tmp_path, monkeypatch)
 
 
 def test_a_run_leaves_everything_that_was_promised(draw, capsys):
     assert run(draw, "--steps", 3, *TOY) == 0
     folder = Path("runs/draw-fashion-small")
-    assert sorted(p.name for p in folder.iterdir()) == [
+    assert files(folder) == [
         "checkpoint.safetensors", "config.json", "drawing.gif", "drawing.png", "losses.png",
         "metrics.csv", "reading.png", "reconstructions.png", "samples", "scores.json",
         "timing.csv", "training.gif",
     ]  # fmt: skip
-    names = sorted(p.name for p in (folder / "samples").iterdir())
-    assert names == ["step-000000.png", "step-000001.png", "step-000003.png"]
+    samples = files(folder / "samples")
+    assert samples == ["step-000000.png", "step-000001.png", "step-000003.png"]
     with Image.open(folder / "drawing.gif") as animation:
         assert animation.n_frames == 2  # a frame for each stroke
     with Image.open(folder / "drawing.png") as picture:
@@ -77,8 +56,7 @@ def test_the_first_losses_are_pinned(draw, monkeypatch):
     """A change that is meant to change nothing shows here."""
     monkeypatch.setitem(draw.CADENCE, "log_every", 1)
     assert run(draw, "--steps", 3, "--out", "here", *QUICK) == 0
-    found = [[row["minus_elbo"], row["kl"]] for row in metrics("here")]
-    np.testing.assert_allclose(found, PINNED, rtol=2e-4)
+    np.testing.assert_allclose(metrics("here", "minus_elbo", "kl"), PINNED, rtol=2e-4)
 
 
 PINNED = [[83.7496, 0.555313], [67.2825, 0.40767], [66.0023, 0.424432]]
@@ -86,22 +64,9 @@ PINNED = [[83.7496, 0.555313], [67.2825, 0.40767], [66.0023, 0.424432]]
 
 def test_a_resumed_run_ends_with_the_same_bytes(draw, monkeypatch, capsys):
     monkeypatch.setitem(draw.CADENCE, "log_every", 2)
-    assert run(draw, "--steps", 7, "--out", "straight", *QUICK) == 0
-    check_finite = steps.check_finite
-
-    def press_ctrl_c(step, losses):
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        check_finite(step, losses)
-
-    monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
-    assert run(draw, "--steps", 7, "--out", "resumed", *QUICK) == 130
-    assert "stopped after step 4 of 7" in capsys.readouterr().err
-    monkeypatch.setattr(steps, "check_finite", check_finite)
-    assert run(draw, "--resume", "--out", "resumed") == 0
-    for name in ("checkpoint.safetensors", "config.json", "metrics.csv", "drawing.png",
-                 "reading.png", "samples/step-000007.png"):  # fmt: skip
-        assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name
+    same = ["checkpoint.safetensors", "config.json", "metrics.csv", "drawing.png", "reading.png",
+            "samples/step-000007.png"]  # fmt: skip
+    check_resuming(draw, capsys, *QUICK, steps=7, stop=4, same=same)
 
 
 def test_without_attention_there_are_no_windows(draw):
@@ -150,17 +115,10 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(draw, capsys):
         (["--resume", "--out", "a"], "of a draw with steps=3, not with steps=2"),
         (["--resume", "--out", "b"], "holds no checkpoint"),
         (["--resume", "--out", "a", "--no-attention"], "was started with --attention True"),
+        (["--read", "0"], "--read: 0 is not above zero"),
     ]:
-        capsys.readouterr()
-        assert run(draw, *flags) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("draw.py: error: ")
-        assert message in line
-    assert sorted(p.name for p in Path().iterdir()) == ["a", "b"]
-    with pytest.raises(SystemExit) as stop:
-        draw.main(["--read", "0"])
-    assert stop.value.code == 2
-    assert "--read: 0 is not above zero" in capsys.readouterr().err
+        assert message in error_of(draw, capsys, *flags)
+    assert files(".") == ["a", "b"]
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(draw, monkeypatch, capsys):

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import (
+    check_resuming,
+    error_of,
+    files,
+    load_script,
+    metrics,
+    run,
+    run_process,
+)
 
-from tinygen.train import cli, steps
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "pixelrnn.py"
 TOY = ["--hidden", "3", "--head", "4", "--batch-size", "8", "--image-size", "8"]
 QUICK = [*TOY, "--no-score"]
 PINNED = [[87.0046, 91.1445, 92.6515], [87.8966, 87.6144, 89.5217], [86.9229, 87.0258, 89.0189]]
@@ -25,43 +26,21 @@ PINNED = [[87.0046, 91.1445, 92.6515], [87.8966, 87.6144, 89.5217], [86.9229, 87
 
 @pytest.fixture
 def pixelrnn(tmp_path, monkeypatch, request):
-    """The script as a module, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["examples/pixelrnn.py"])
-    spec = importlib.util.spec_from_file_location("pixelrnn_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SHOWN", 9)
-    monkeypatch.setattr(module, "FRAMES", 4)
-    monkeypatch.setattr(module, "CURVE", 50)
+    script = load_script("pixelrnn", tmp_path, monkeypatch, SHOWN=9, FRAMES=4, CURVE=50)
     if "everything" not in request.node.name:  # a plot takes most of a second
-        monkeypatch.setattr(module.pictures, "plot", lambda *arguments: None)
-    return module
-
-
-def run(pixelrnn, *flags):
-    return cli.command(pixelrnn.main, [str(flag) for flag in flags])
-
-
-def error_of(pixelrnn, capsys, *flags):
-    """The one line that a mistake leaves on stderr."""
-    capsys.readouterr()
-    assert run(pixelrnn, *flags) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("pixelrnn.py: error: ")
-    return line
+        monkeypatch.setattr(script.pictures, "plot", lambda *arguments: None)
+    return script
 
 
 def test_a_run_leaves_everything_that_was_promised(pixelrnn, capsys):
     assert run(pixelrnn, "--steps", 3, *TOY, "--naive") == 0
     folder = Path("runs/pixelrnn-fashion-small")
-    assert sorted(p.name for p in folder.iterdir()) == [
+    assert files(folder) == [
         "checkpoint.safetensors", "completions.png", "config.json", "drawing.gif", "field.png",
         "heatmap.png", "losses.png", "metrics.csv", "samples", "scores.json", "timing.csv",
         "training.gif",
     ]  # fmt: skip
-    samples = sorted(p.name for p in (folder / "samples").iterdir())
-    assert samples == ["step-000000.png", "step-000003.png"]
+    assert files(folder / "samples") == ["step-000000.png", "step-000003.png"]
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["images"] == 1000
     assert scores["train_images"] == 1000
@@ -93,36 +72,15 @@ def test_the_first_losses_are_pinned(pixelrnn, monkeypatch):
     """A change that is meant to change nothing shows here."""
     monkeypatch.setitem(pixelrnn.CADENCE, "log_every", 20)
     assert run(pixelrnn, "--steps", 60, "--out", "here", *QUICK) == 0
-    lines = Path("here/metrics.csv").read_text().splitlines()
-    losses = np.array([line.split(",")[1:4] for line in lines[1:]], float)
-    np.testing.assert_allclose(losses, PINNED, rtol=5e-4)
+    np.testing.assert_allclose(metrics("here", "nats", "train", "held_out"), PINNED, rtol=5e-4)
 
 
 def test_a_resumed_run_ends_with_the_same_bytes(pixelrnn, monkeypatch, capsys):
     monkeypatch.setitem(pixelrnn.CADENCE, "log_every", 2)
     flags = ["--levels", 2, *QUICK]  # drawn anew for each batch
-    assert run(pixelrnn, "--steps", 6, "--out", "straight", *flags) == 0
-    check_finite = steps.check_finite
-
-    def press_ctrl_c(step, losses):
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        check_finite(step, losses)
-
-    monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
-    assert run(pixelrnn, "--steps", 6, "--out", "resumed", *flags) == 130
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == (
-        "pixelrnn.py: stopped after step 4 of 6; go on with: "
-        "python examples/pixelrnn.py --resume --out resumed"
-    )
-    monkeypatch.setattr(steps, "check_finite", check_finite)
-    assert run(pixelrnn, "--resume", "--out", "resumed") == 0
-    for name in (
-        "checkpoint.safetensors", "config.json", "metrics.csv", "completions.png", "heatmap.png",
-        "field.png", "samples/step-000006.png",
-    ):  # fmt: skip
-        assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name
+    same = ["checkpoint.safetensors", "config.json", "metrics.csv", "completions.png",
+            "heatmap.png", "field.png", "samples/step-000006.png"]  # fmt: skip
+    check_resuming(pixelrnn, capsys, *flags, steps=6, stop=4, same=same)
     # The temperature does not belong to what was learned.
     before = Path("resumed/completions.png").read_bytes()
     assert run(pixelrnn, "--resume", "--out", "resumed", "--temperature", 0.1) == 0
@@ -182,18 +140,13 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(pixelrnn, capsys):
         (["--data", "nosuch"], "there is no data set or folder 'nosuch'"),
         (["--batch-size", 10**6], "--batch-size 1000000: fashion-small has 9000 images to train"),
         (["--resume"], "no run of pixelrnn with a checkpoint"),
-    ]:
-        assert message in error_of(pixelrnn, capsys, *flags)
-    for flags, message in [
         (["--occlude", 1.5], "argument --occlude: 1.5 is not above 0 and at most 1"),
         (["--occlude", "half"], "argument --occlude: invalid part value: 'half'"),
         (["--kind", "rnn"], "argument --kind: invalid choice: 'rnn'"),
         (["--colours", 2], "argument --colours: invalid choice: 2"),
         (["--temperature", 0], "argument --temperature: 0 is not above zero"),
     ]:
-        with pytest.raises(SystemExit):
-            run(pixelrnn, *flags)
-        assert message in capsys.readouterr().err
+        assert message in error_of(pixelrnn, capsys, *flags)
     assert not list(Path().iterdir())
 
 
@@ -212,10 +165,7 @@ def test_a_checkpoint_of_another_architecture(pixelrnn, capsys):
 
 
 def test_the_script_itself_runs_and_fails_as_a_process(tmp_path):
-    failed = subprocess.run(
-        [sys.executable, str(SCRIPT), "--steps", "none"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    failed = run_process("pixelrnn", tmp_path, "--steps", "none")
     assert failed.returncode == 2
     assert failed.stderr == (
         "pixelrnn.py: error: argument --steps: invalid int value: 'none' (see --help)\n"

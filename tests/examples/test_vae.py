@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import shutil
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import check_resuming, error_of, files, load_script, metrics, run
 
 from tinygen.data import Dataset
 from tinygen.random import Generator
-from tinygen.train import checkpoint, cli, steps
+from tinygen.train import checkpoint
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "vae.py"
 TOY = ["--hidden", "8", "--latent-dim", "3", "--batch-size", "16"]
 QUICK = [*TOY, "--no-score"]
 
 
 @pytest.fixture
 def vae(tmp_path, monkeypatch):
-    """The script as a module, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["examples/vae.py"])
-    spec = importlib.util.spec_from_file_location("vae_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(vae, *flags):
-    return cli.command(vae.main, [str(flag) for flag in flags])
-
-
-def error_of(vae, capsys, *flags):
-    """The one line that a mistake leaves on stderr."""
-    capsys.readouterr()
-    try:
-        code = run(vae, *flags)
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("vae.py: error: ")
-    return line
+    return load_script("vae", tmp_path, monkeypatch)
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -60,12 +33,12 @@ def test_a_run_leaves_everything_that_was_promised(vae, capsys):
     flags = ["--latent-dim", 2, "--score-k", 7, "--score-images", 11]
     assert run(vae, "--steps", 3, *TOY, *flags) == 0
     folder = Path("runs/vae-fashion-small")
-    assert sorted(p.name for p in folder.iterdir()) == [
+    assert files(folder) == [
         "checkpoint.safetensors", "codes.png", "config.json", "denoising.png", "inpainting.png",
         "interpolation.png", "kl.png", "losses.png", "manifold.png", "metrics.csv",
         "reconstructions.png", "samples", "scores.json", "timing.csv", "training.gif",
     ]  # fmt: skip
-    samples = sorted(p.name for p in (folder / "samples").iterdir())
+    samples = files(folder / "samples")
     assert samples == ["step-000000.png", "step-000001.png", "step-000003.png"]
     tile = 58  # 28 pixels, doubled, and a line
     assert size_of(folder / "samples" / samples[0]) == (10 * tile + 2, 10 * tile + 2)
@@ -91,9 +64,9 @@ def test_the_first_losses_are_pinned(vae, without_pictures, monkeypatch):
     """A change that is meant to change nothing shows here."""
     monkeypatch.setitem(vae.CADENCE, "log_every", 1)
     assert run(vae, "--steps", 3, "--out", "here", *QUICK) == 0
-    lines = Path("here/metrics.csv").read_text().splitlines()
-    assert lines[0] == "step,loss,recon,kl,held_out"
-    found = np.array([line.split(",")[1:] for line in lines[1:]], float)
+    header = Path("here/metrics.csv").read_text().splitlines()[0]
+    assert header == "step,loss,recon,kl,held_out"
+    found = metrics("here", "loss", "recon", "kl", "held_out")
     pinned = [
         [393.010, 393.003, 7.03924e-3, 383.886],
         [352.401, 352.394, 7.52069e-3, 383.883],
@@ -102,35 +75,16 @@ def test_the_first_losses_are_pinned(vae, without_pictures, monkeypatch):
     np.testing.assert_allclose(found, pinned, rtol=2e-4)
 
 
-@pytest.mark.parametrize("how", ["fewer steps", "Ctrl-C"])
-def test_a_resumed_run_ends_with_the_same_bytes(vae, without_pictures, monkeypatch, capsys, how):
+@pytest.mark.parametrize(("how", "stop"), [("fewer steps", 3), ("Ctrl-C", 4)])
+def test_a_resumed_run_ends_with_the_same_bytes(
+    vae, without_pictures, monkeypatch, capsys, how, stop
+):
     monkeypatch.setitem(vae.CADENCE, "log_every", 2)
     flags = [*QUICK, "--half-life", 5, "--binarize", "static"]
-    assert run(vae, "--steps", 7, "--out", "straight", *flags) == 0
-    if how == "fewer steps":
-        assert run(vae, "--steps", 3, "--out", "resumed", *flags) == 0
-        assert run(vae, "--resume", "--steps", 7, "--out", "resumed") == 0
-    else:
-        check_finite = steps.check_finite
-
-        def press_ctrl_c(step, losses):
-            if step == 4:
-                os.kill(os.getpid(), signal.SIGINT)
-            check_finite(step, losses)
-
-        monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
-        assert run(vae, "--steps", 7, "--out", "resumed", *flags) == 130
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert said == (
-            "vae.py: stopped after step 4 of 7; go on with: "
-            "python examples/vae.py --resume --out resumed"
-        )
-        monkeypatch.setattr(steps, "check_finite", check_finite)
-        assert run(vae, "--resume", "--out", "resumed") == 0
-    for name in ("checkpoint.safetensors", "config.json", "samples/step-000007.png"):
-        assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name
+    same = ["checkpoint.safetensors", "config.json", "samples/step-000007.png"]
     if how == "Ctrl-C":  # with fewer steps, their last one is logged too
-        assert Path("straight/metrics.csv").read_text() == Path("resumed/metrics.csv").read_text()
+        same.append("metrics.csv")
+    check_resuming(vae, capsys, *flags, steps=7, stop=stop, how=how, same=same)
 
 
 def test_a_folder_of_pictures_and_the_other_options(vae):
