@@ -16,7 +16,6 @@ import contextlib
 
 import numpy as np
 
-from ..reference.recurrent import states_before
 from .blas import gemm, gemm_address, one_thread
 from .jit import CHUNK, kernel, prange, serial_kernel
 from .math import sigmoid, tanh
@@ -51,7 +50,7 @@ def lstm(
         arguments = weight_hh, gates, bias, states, cell_states, reverse
         _run(_lstm_block, _lstm_blocks, *arguments)
     last = 0 if reverse else -1
-    return output, states[last].copy(), cell_states[last].copy(), (gates, cells)
+    return output, states[last].copy(), cell_states[last].copy(), (gates, states, cell_states)
 
 
 def lstm_grad(
@@ -70,8 +69,9 @@ def lstm_grad(
     need_grad_x: bool = True,
 ) -> tuple[np.ndarray | None, ...]:
     """Gradients of `lstm` for x (None without `need_grad_x`), h0, c0, both weights, bias."""
-    gates, cells = saved
-    c_before = states_before(cells, c0, reverse)
+    gates, states, cell_states = saved
+    h_before, _ = _before_and_after(states, reverse)
+    c_before, cells = _before_and_after(cell_states, reverse)
     grad_h, grad_c = grad_h_n.copy(order="C"), grad_c_n.copy(order="C")
     grad_output, grad_z = np.ascontiguousarray(grad_output), np.empty_like(gates)
     if len(x) == 1:
@@ -84,7 +84,7 @@ def lstm_grad(
         _run(_lstm_block_grad, _lstm_block_grads, *arguments)
     grad_x = _input_grad(grad_z, weight_ih) if need_grad_x else None
     grad_weight_ih = _weight_grad(grad_z, x)
-    grad_weight_hh = _weight_grad(grad_z, states_before(output, h0, reverse))
+    grad_weight_hh = _weight_grad(grad_z, h_before)
     return grad_x, grad_h, grad_c, grad_weight_ih, grad_weight_hh, _bias_grad(grad_z)
 
 
@@ -104,7 +104,7 @@ def gru(
     b_n = np.empty_like(output)
     bias_ih, bias_hh = _rows(bias_ih, gates), _rows(bias_hh, gates)
     _run(_gru_block, _gru_blocks, weight_hh, gates, bias_ih, bias_hh, states, b_n, reverse)
-    return output, states[0 if reverse else -1].copy(), (gates, b_n)
+    return output, states[0 if reverse else -1].copy(), (gates, b_n, states)
 
 
 def gru_grad(
@@ -121,8 +121,8 @@ def gru_grad(
     need_grad_x: bool = True,
 ) -> tuple[np.ndarray | None, ...]:
     """Gradients of `gru` for x (None without `need_grad_x`), h0, both weights, both biases."""
-    gates, b_n = saved
-    h_before = states_before(output, h0, reverse)
+    gates, b_n, states = saved
+    h_before, _ = _before_and_after(states, reverse)
     grad_h = grad_h_n.copy(order="C")
     grad_a, grad_b = np.empty_like(gates), np.empty_like(gates)
     _run(
@@ -164,7 +164,12 @@ def _states(initial: np.ndarray, steps: int, reverse: bool) -> tuple[np.ndarray,
     """
     states = np.empty((steps + 1, *initial.shape), initial.dtype)
     states[steps if reverse else 0] = initial
-    return (states[:-1] if reverse else states[1:]), states
+    return _before_and_after(states, reverse)[1], states
+
+
+def _before_and_after(states: np.ndarray, reverse: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Of states (T + 1, N, H): those that each step started from, and those that it led to."""
+    return (states[1:], states[:-1]) if reverse else (states[:-1], states[1:])
 
 
 def _rows(bias: np.ndarray | None, gates: np.ndarray) -> np.ndarray:
