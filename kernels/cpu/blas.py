@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
@@ -50,17 +50,29 @@ def _libraries() -> list:
     return _of_numpy() or ThreadpoolController().select(user_api="blas").lib_controllers
 
 
+@cache
+def _switches() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
+    """How to read and how to set the number of threads of each library. NumPy's are its functions
+    themselves: threadpoolctl looks for them anew at every call, as long as a small product takes.
+    """
+    names = [f"{_PREFIX}openblas_{verb}_num_threads64_" for verb in ("get", "set")]
+    if all(hasattr(lib.dynlib, name) for lib in _of_numpy() for name in names) and _of_numpy():
+        return [tuple(getattr(lib.dynlib, name) for name in names) for lib in _of_numpy()]
+    return [(lib.get_num_threads, lib.set_num_threads) for lib in _libraries()]
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Keep BLAS to one thread per call: the kernel around it already uses all cores."""
-    before = [(lib, lib.get_num_threads()) for lib in _libraries()]
-    for lib, _ in before:
-        lib.set_num_threads(1)
+    switches = _switches()
+    before = [read() for read, _ in switches]
+    for _, set_threads in switches:
+        set_threads(1)
     try:
         yield
     finally:
-        for lib, threads in before:
-            lib.set_num_threads(threads)
+        for (_, set_threads), threads in zip(switches, before, strict=True):
+            set_threads(threads)
 
 
 @intrinsic
