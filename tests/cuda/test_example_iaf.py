@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "iaf.py"
 TOY = ["--batch-size", "4", "--image-size", "8", "--latent-dim", "2", "--k", "2"]
 KINDS = {
     "dense": ["--width", "4", "--context", "3"],
-    "resnet": ["--preset", "colour", "--width", "4", "--layers", "1"],
+    "resnet": ["--preset", "colour", "--width", "4", "--layers", "1", "--levels", "1"],
 }
 
 

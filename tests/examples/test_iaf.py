@@ -161,7 +161,7 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(iaf, capsys):
         (["--average", 1], "argument --average: 1 is not below 1"),
         (["--network", "conv", "--image-size", 7], "need square images of at least 8 pixels"),
         (["--preset", "colour", "--flow", "iaf"], "--flow iaf: --network resnet has affine steps"),
-        (["--preset", "colour", "--image-size", 7], "7 × 7 pixels can't be halved 1 times"),
+        (["--preset", "colour", "--image-size", 7], "7 × 7 pixels can't be halved 4 times"),
         (["--preset", "colour", "--image-size", 12, "--levels", 3], "divisible by 8"),
         (["--flow-steps", 0], "argument --flow-steps: 0 is not above zero"),
         (["--width", 0], "argument --width: 0 is not above zero"),
