@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from helpers import values
+from scripts import files, load_script, metrics, run_on_both
 
 import tinygen
 from tinygen import Tensor
 from tinygen.models.pixelrnn import KINDS, PixelRNN
 from tinygen.models.pixelrnn_sampling import sample, sample_naive
 from tinygen.random import Generator
-from tinygen.train import cli
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "pixelrnn.py"
 TOY = ["--hidden", "3", "--head", "4", "--batch-size", "3", "--image-size", "5", "--no-score"]
 
 
@@ -60,33 +54,16 @@ def test_models_on_a_gpu_are_drawn_from_as_on_the_cpu():
 
 @pytest.fixture
 def pixelrnn(tmp_path, monkeypatch):
-    """The script as a module, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["examples/pixelrnn.py"])
-    spec = importlib.util.spec_from_file_location("pixelrnn_on_cuda", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setitem(module.CADENCE, "log_every", 1)
     small = {"SHOWN": 2, "CURVE": 3, "COMPLETED": 2, "FIELD": 2, "FRAMES": 2}
-    for name, value in small.items():
-        monkeypatch.setattr(module, name, value)
-    yield module
+    script = load_script("pixelrnn", tmp_path, monkeypatch, **small)
+    monkeypatch.setitem(script.CADENCE, "log_every", 1)
+    yield script
     tinygen.device.set_precision("tf32")
-
-
-def metrics(folder: str) -> np.ndarray:
-    with Path(folder, "metrics.csv").open() as file:
-        return np.array([[float(v) for v in row.values()] for row in csv.DictReader(file)])
 
 
 @pytest.mark.parametrize("flags", [["--levels", "2", "--skip", "--multi-scale"], ["--eager"]])
 def test_the_example_trains_as_on_the_cpu(pixelrnn, flags):
     """Captured or not, in 2 levels drawn anew for each batch or in 4."""
-    flags = ["--steps", "5", *flags, *TOY]
-    assert cli.command(pixelrnn.main, [*flags, "--out", "here"]) == 0
-    there = ["--device", "cuda", "--precision", "fp32", "--out", "there"]
-    assert cli.command(pixelrnn.main, [*flags, *there]) == 0
+    run_on_both(pixelrnn, "--steps", 5, *flags, *TOY)
     np.testing.assert_allclose(metrics("there"), metrics("here"), rtol=1e-4)
-    assert sorted(p.name for p in Path("here").iterdir()) == sorted(
-        p.name for p in Path("there").iterdir()
-    )
+    assert files("here") == files("there")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script, metrics, run_on_both
 
 import tinygen
-from tinygen.train import cli
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 TOY = [
     "--hidden", "8", "--latent-dim", "2", "--batch-size", "4", "--image-size", "8",
     "--score-k", "3", "--score-images", "4",
@@ -23,26 +19,11 @@ TOY = [
 
 @pytest.fixture
 def vae(cupy, tmp_path, monkeypatch):
-    """The script as a module, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["examples/vae.py"])
-    spec = importlib.util.spec_from_file_location("vae_on_cuda", EXAMPLES / "vae.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setitem(module.CADENCE, "log_every", 1)
-    for name, small in {"SHOWN": 4, "WATCHED": 8, "EVALUATED": 16, "ROUNDS": 2}.items():
-        monkeypatch.setattr(module, name, small)
-    yield module
+    small = {"SHOWN": 4, "WATCHED": 8, "EVALUATED": 16, "ROUNDS": 2}
+    script = load_script("vae", tmp_path, monkeypatch, **small)
+    monkeypatch.setitem(script.CADENCE, "log_every", 1)
+    yield script
     tinygen.device.set_precision("tf32")
-
-
-def run(script, *flags) -> int:
-    return cli.command(script.main, [*flags, *TOY])
-
-
-def metrics(folder: str) -> np.ndarray:
-    with Path(folder, "metrics.csv").open() as file:
-        return np.array([[float(v) for v in row.values()] for row in csv.DictReader(file)])
 
 
 def scores(folder: str) -> list[float]:
@@ -54,10 +35,7 @@ def test_vae_trains_as_on_the_cpu(vae, options, monkeypatch):
     """The same pixels and codes, the same updates, the same score."""
     if "--eager" in options:  # the pictures were drawn by the other case
         monkeypatch.setattr(vae, "draw_pictures", lambda *arguments: None)
-    flags = ["--steps", "6", "--half-life", "4", *options]
-    assert run(vae, *flags, "--out", "here") == 0
-    there = ["--device", "cuda", "--precision", "fp32", "--out", "there"]
-    assert run(vae, *flags, *there) == 0
+    run_on_both(vae, "--steps", 6, "--half-life", 4, *options, *TOY)
     np.testing.assert_allclose(metrics("there"), metrics("here"), rtol=2e-3, atol=1e-4)
     np.testing.assert_allclose(scores("there"), scores("here"), rtol=2e-3, atol=1e-4)
     pictures = sorted(p.name for p in Path("here").rglob("*.png"))
