@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import files, load_script, run
 
 import tinygen
 from tinygen import Tensor
 from tinygen.models.iaf import IAF
-from tinygen.train import cli
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "iaf_toy.py"
 
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """The script as a module, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["examples/iaf_toy.py"])
-    spec = importlib.util.spec_from_file_location("iaf_toy_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("iaf_toy", tmp_path, monkeypatch)
 
 
 def test_it_draws_a_picture(toy, monkeypatch, capsys):
     for name, value in {"SHOWN": 50, "WIDTH": 8, "BATCH": 16}.items():
         monkeypatch.setattr(toy, name, value)
-    assert cli.command(toy.main, ["--steps", "2", "--flow-steps", "1", "--out", "a.png"]) == 0
+    assert run(toy, "--steps", 2, "--flow-steps", 1, "--out", "a.png") == 0
     assert "see a.png" in capsys.readouterr().out
     with Image.open("a.png") as picture:
         assert picture.size[0] == 990
-    assert [path.name for path in Path().iterdir()] == ["a.png"]
+    assert files(".") == ["a.png"]
 
 
 def test_energies_are_lowest_where_they_should_be(toy):
@@ -62,6 +50,6 @@ def test_the_flow_comes_nearer(toy, monkeypatch):
 @pytest.mark.parametrize("flags", [["--steps", "0"], ["--flow-steps", "0"]])
 def test_mistakes_are_one_line(toy, capsys, flags):
     with pytest.raises(SystemExit) as stop:
-        cli.command(toy.main, flags)
+        run(toy, *flags)
     assert stop.value.code == 2
     assert "0 is not above zero" in capsys.readouterr().err.splitlines()[-1]
