@@ -57,16 +57,7 @@ from tinygen.models.iaf import (
 )
 from tinygen.models.resnet_vae import ResNetVAE
 from tinygen.random import Generator as RandomNumbers
-from tinygen.train import (
-    Progress,
-    RunFolder,
-    UserError,
-    check_finite,
-    checkpoint,
-    cli,
-    load_data,
-    pictures,
-)
+from tinygen.train import RunFolder, Steps, UserError, begin, cli, load_data, pictures
 from tinygen.train.files import write_json
 
 PRESETS = {
@@ -140,12 +131,12 @@ PRESETS = {
     },
 }
 ImageModel = FlowVAE | ResNetVAE
-EARLY = (1, 20, 100)  # samples are drawn at these steps too: the start is where most happens
-LOG_EVERY = 50
-SAVE_EVERY = 500
+# Samples are drawn at the early steps too: the start is where most happens.
+CADENCE = {"log_every": 50, "save_every": 500, "early": (1, 20, 100)}
 SHOWN = 64  # samples in a grid
 ROUTES, FRAMES = 8, 10  # from one image to another
-SCORED = 500  # held-out images that the scores are computed from
+EVALUATED = 10_000  # held-out images in the final -elbo
+SCORED = 1000  # of them in -log p
 BOUND_SAMPLES = 4  # of each for -elbo
 ROWS = 500  # codes that are decoded at a time
 RANGE = (0.0, 1.0)  # of pixels, as probabilities
@@ -165,8 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     model, architecture = build(settings, training.image_shape)
     model.to(settings["device"])
-    resumed = run.checkpoint.exists()
-    if not resumed:
+    if not run.checkpoint.exists():
         pixels = Tensor(loader.batch(0).images).to(settings["device"])
         model.start_from(seen(model, pixels))
     saved = {
@@ -178,11 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "average": optim.ExponentialMovingAverage(model.parameters(), settings["average"]),
         },
     }
-    done = checkpoint.load(run.checkpoint, **saved) if resumed else 0
-    if settings["steps"] < done:
-        raise UserError(f"--steps {settings['steps']}: {run.path} is at step {done} already")
-    run.start(settings)
-    run.forget_after(done)
+    done = begin(settings, run, saved)
     print(f"{training}\nwriting to {run.path}")
 
     train(settings, run, loader, saved, done)
@@ -274,32 +260,19 @@ def seen(model: ImageModel, pixels: Tensor, numbers: RandomNumbers | None = None
 
 def train(settings: dict, run: RunFolder, loader: DataLoader, saved: dict, done: int) -> None:
     """Maximise the bound, from the step after `done` on. Ctrl-C ends it, after saving."""
-    model = saved["parts"]["model"]
-    device, steps = settings["device"], settings["steps"]
+    model, device = saved["parts"]["model"], settings["device"]
     if done == 0:
         save_samples(settings, run.sample_path(0), model)
 
     learn = the_step(settings, **saved["parts"])
     if not settings["eager"]:
         learn = tinygen.capture(learn, device=device)
-    progress = Progress(steps, batch_size=settings["batch_size"], start=done)
-    with cli.CtrlC() as ctrl_c:
-        batches = loader.batches(done, steps, device=device)
-        for step, (images, _) in zip(progress, batches, strict=False):
-            outcome = learn(Tensor(images))
-            # Reading a number waits for the GPU, so it is done every few steps only.
-            if step % LOG_EVERY == 0 or step == steps or ctrl_c.pressed:
-                numbers = {name: value.item() for name, value in outcome.items()}
-                check_finite(step, numbers)
-            if step % LOG_EVERY == 0 or step == steps:
-                progress.show(numbers)
-                run.log(step, numbers, progress.images_per_second)
-            if step in EARLY or step % settings["sample_every"] == 0 or step == steps:
+    with Steps(settings, run, saved, start=done, **CADENCE) as steps:
+        batches = loader.batches(done, settings["steps"], device=device)
+        for step, (images, _) in zip(steps, batches, strict=False):
+            steps.log(learn(Tensor(images)))
+            if steps.wants_samples:
                 save_samples(settings, run.sample_path(step), model)
-            if step % SAVE_EVERY == 0 or step == steps or ctrl_c.pressed:
-                checkpoint.save(run.checkpoint, step=step, **saved)
-            if ctrl_c.pressed and step < steps:
-                raise cli.stopped(run, step, steps)
 
 
 def the_step(
@@ -381,28 +354,30 @@ def draw_nats(settings: dict, run: RunFolder, model: ImageModel, x: Tensor) -> N
 def score(settings: dict, run: RunFolder, model: ImageModel, held_out: Dataset) -> None:
     """The bound, its parts, and the estimate of -log p by k samples, in nats: scores.json."""
     k, numbers = settings["k"], numbers_for(settings, "scores")
-    bounds, kls, estimates = [], [], []
-    for x in first(settings, model, held_out, SCORED).split(100):
+    x = first(settings, model, held_out, EVALUATED)
+    bounds, kls = [], []
+    for some in x.split(100):
         with no_grad():
-            log_px, kl = model.log_weights(x, BOUND_SAMPLES, generator=numbers)
+            log_px, kl = model.log_weights(some, BOUND_SAMPLES, generator=numbers)
             kl = kl.reshape(*log_px.shape, -1).sum(axis=2)  # over the groups
         bounds.append((kl - log_px).numpy().mean(0))
         kls.append(kl.numpy().mean(0))
-        estimates.append(-model.log_likelihood(x, k, rows=ROWS, generator=numbers))
+    estimates = -model.log_likelihood(x[:SCORED], k, rows=ROWS, generator=numbers)
     scores = {
         "-elbo": float(np.concatenate(bounds).mean()),
         "kl": float(np.concatenate(kls).mean()),
-        "-log p": float(np.concatenate(estimates).mean()),
+        "-log p": float(estimates.mean()),
     }
     if not model.binary:
         dims = math.prod(held_out.image_shape)
         scores["bits per value"] = bits_per_dim(scores["-log p"], dims)
-    about = {"step": settings["steps"], "images": min(SCORED, len(held_out)), "k": k}
-    begin = time.perf_counter()
+    images = {"images": len(x), "images of -log p": len(estimates)}
+    about = {"step": settings["steps"], **images, "k": k}
+    start = time.perf_counter()
     model.sample(SHOWN, generator=numbers).numpy()
-    seconds = {f"seconds for {SHOWN} samples": time.perf_counter() - begin}
+    seconds = {f"seconds for {SHOWN} samples": time.perf_counter() - start}
     write_json(run.path / "scores.json", {**about, **scores, **seconds})
-    print(f"{about['images']} held-out images, in nats; -log p by {k} samples")
+    print(f"{len(x)} held-out images, in nats; -log p by {k} samples of {len(estimates)} of them")
     for name, value in {**scores, **seconds}.items():
         print(f"{name:>22}: {value:.3g}" if name in seconds else f"{name:>22}: {value:.2f}")
 

@@ -31,7 +31,8 @@ def iaf(cupy, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("iaf_on_cuda", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name, value in {"LOG_EVERY": 1, "SHOWN": 2, "SCORED": 2, "EARLY": ()}.items():
+    monkeypatch.setattr(module, "CADENCE", {"log_every": 1, "save_every": 100})
+    for name, value in {"SHOWN": 2, "EVALUATED": 2, "SCORED": 2}.items():
         monkeypatch.setattr(module, name, value)
     small = functools.partial(module.dense_networks, hidden=8)
     monkeypatch.setattr(module, "dense_networks", small)

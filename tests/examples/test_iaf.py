@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinygen.train import checkpoint, cli
+from tinygen.train import checkpoint, cli, steps
 from tinygen.train.pictures import bars, plot
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "iaf.py"
@@ -29,7 +29,8 @@ def iaf(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("iaf_example", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "LOG_EVERY", 2)
+    monkeypatch.setitem(module.CADENCE, "log_every", 2)
+    monkeypatch.setattr(module, "EVALUATED", 20)
     monkeypatch.setattr(module, "SCORED", 20)
     monkeypatch.setattr(module, "SHOWN", 16)
     for name in ("plot", "bars"):  # half of a run's time
@@ -83,7 +84,7 @@ def test_a_run_leaves_everything_that_was_promised(iaf, monkeypatch, capsys):
     assert [line.partition(",")[0] for line in lines[1:]] == ["2", "3"]
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["-log p"] <= scores["-elbo"]
-    assert (scores["k"], scores["images"]) == (2, 20)
+    assert (scores["k"], scores["images"], scores["images of -log p"]) == (2, 20, 20)
     assert scores["seconds for 16 samples"] > 0
     assert "20 held-out images, in nats; -log p by 2 samples" in capsys.readouterr().out
 
@@ -95,21 +96,21 @@ def test_a_resumed_run_ends_with_the_same_bytes(iaf, monkeypatch, capsys, how):
         assert run(iaf, "--steps", 3, "--out", "resumed") == 0
         assert run(iaf, "--resume", "--steps", 7, "--out", "resumed") == 0
     else:
-        check_finite = iaf.check_finite
+        check_finite = steps.check_finite
 
         def press_ctrl_c(step, losses):
             if step == 4:
                 os.kill(os.getpid(), signal.SIGINT)
             check_finite(step, losses)
 
-        monkeypatch.setattr(iaf, "check_finite", press_ctrl_c)
+        monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
         assert run(iaf, "--steps", 7, "--out", "resumed") == 130
         said = capsys.readouterr().err.splitlines()[-1]
         assert said == (
             "iaf.py: stopped after step 4 of 7; go on with: "
             "python examples/iaf.py --resume --out resumed"
         )
-        monkeypatch.setattr(iaf, "check_finite", check_finite)
+        monkeypatch.setattr(steps, "check_finite", check_finite)
         assert run(iaf, "--resume", "--out", "resumed") == 0
         assert Path("straight/metrics.csv").read_text() == Path("resumed/metrics.csv").read_text()
     pictures = [f"{name}.png" for name in ("samples", "reconstructions", "interpolation")]
