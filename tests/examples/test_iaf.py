@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import shutil
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import check_resuming, error_of, files, load_script, run
 
-from tinygen.train import checkpoint, cli, steps
+from tinygen.train import checkpoint
 from tinygen.train.pictures import bars, plot
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "iaf.py"
 TOY = ["--width", "6", "--batch-size", "16", "--latent-dim", "4", "--context", "5", "--k", "2"]
 
 
 @pytest.fixture
 def iaf(tmp_path, monkeypatch):
-    """The script as a module, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["examples/iaf.py"])
-    spec = importlib.util.spec_from_file_location("iaf_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setitem(module.CADENCE, "log_every", 2)
-    monkeypatch.setattr(module, "EVALUATED", 20)
-    monkeypatch.setattr(module, "SCORED", 20)
-    monkeypatch.setattr(module, "SHOWN", 16)
+    script = load_script("iaf", tmp_path, monkeypatch, EVALUATED=20, SCORED=20, SHOWN=16)
+    monkeypatch.setitem(script.CADENCE, "log_every", 2)
     for name in ("plot", "bars"):  # half of a run's time
-        monkeypatch.setattr(module.pictures, name, lambda *arguments, **options: None)
-    return module
-
-
-def run(iaf, *flags):
-    return cli.command(iaf.main, [str(flag) for flag in (*TOY, *flags)])
+        monkeypatch.setattr(script.pictures, name, lambda *arguments, **options: None)
+    return script
 
 
 def scores_of(folder: str) -> dict:
@@ -48,32 +32,19 @@ def scores_of(folder: str) -> dict:
     return {name: value for name, value in scores.items() if "seconds" not in name}
 
 
-def error_of(iaf, capsys, *flags):
-    """The one line that a mistake leaves on stderr."""
-    capsys.readouterr()
-    try:
-        code = run(iaf, *flags)
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert ": error: " in line
-    return line
-
-
 def test_a_run_leaves_everything_that_was_promised(iaf, monkeypatch, capsys):
     monkeypatch.setattr(iaf.pictures, "plot", plot)
     monkeypatch.setattr(iaf.pictures, "bars", bars)
-    assert run(iaf, "--steps", 3) == 0
+    assert run(iaf, *TOY, "--steps", 3) == 0
     folder = Path("runs/iaf-fashion-small")
-    assert sorted(p.name for p in folder.iterdir()) == [
+    assert files(folder) == [
         "checkpoint.safetensors", "config.json", "interpolation.png", "kl.png", "losses.png",
         "metrics.csv", "reconstructions.png", "samples", "samples.png", "scores.json",
         "timing.csv", "training.gif",
     ]  # fmt: skip
     with Image.open(folder / "interpolation.png") as picture:
         assert picture.size == (10 * 58 + 2, 8 * 58 + 2)
-    samples = sorted(p.name for p in (folder / "samples").iterdir())
+    samples = files(folder / "samples")
     assert samples == ["step-000000.png", "step-000001.png", "step-000003.png"]
     with Image.open(folder / "reconstructions.png") as picture:
         assert picture.size == (8 * 58 + 2, 2 * 58 + 2)  # 2 rows of 4 pairs, doubled
@@ -89,33 +60,12 @@ def test_a_run_leaves_everything_that_was_promised(iaf, monkeypatch, capsys):
     assert "20 held-out images, in nats; -log p by 2 samples" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("how", ["fewer steps", "Ctrl-C"])
-def test_a_resumed_run_ends_with_the_same_bytes(iaf, monkeypatch, capsys, how):
-    assert run(iaf, "--steps", 7, "--out", "straight") == 0
-    if how == "fewer steps":
-        assert run(iaf, "--steps", 3, "--out", "resumed") == 0
-        assert run(iaf, "--resume", "--steps", 7, "--out", "resumed") == 0
-    else:
-        check_finite = steps.check_finite
-
-        def press_ctrl_c(step, losses):
-            if step == 4:
-                os.kill(os.getpid(), signal.SIGINT)
-            check_finite(step, losses)
-
-        monkeypatch.setattr(steps, "check_finite", press_ctrl_c)
-        assert run(iaf, "--steps", 7, "--out", "resumed") == 130
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert said == (
-            "iaf.py: stopped after step 4 of 7; go on with: "
-            "python examples/iaf.py --resume --out resumed"
-        )
-        monkeypatch.setattr(steps, "check_finite", check_finite)
-        assert run(iaf, "--resume", "--out", "resumed") == 0
-        assert Path("straight/metrics.csv").read_text() == Path("resumed/metrics.csv").read_text()
-    pictures = [f"{name}.png" for name in ("samples", "reconstructions", "interpolation")]
-    for name in ("checkpoint.safetensors", *pictures):
-        assert Path("straight", name).read_bytes() == Path("resumed", name).read_bytes(), name
+@pytest.mark.parametrize(("how", "stop"), [("fewer steps", 3), ("Ctrl-C", 4)])
+def test_a_resumed_run_ends_with_the_same_bytes(iaf, capsys, how, stop):
+    same = ["checkpoint.safetensors", "samples.png", "reconstructions.png", "interpolation.png"]
+    if how == "Ctrl-C":  # with fewer steps, their last one is logged too
+        same.append("metrics.csv")
+    check_resuming(iaf, capsys, *TOY, steps=7, stop=stop, how=how, same=same)
     straight, resumed = (scores_of(folder) for folder in ("straight", "resumed"))
     assert straight == resumed
 
@@ -124,7 +74,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(iaf, monkeypatch, capsys, how):
 @pytest.mark.parametrize("network", ["dense", "conv"])
 def test_every_flow_on_every_network(iaf, flow, network):
     flags = ["--flow", flow, "--network", network, "--steps", 2]
-    assert run(iaf, *flags, "--out", "here") == 0
+    assert run(iaf, *TOY, *flags, "--out", "here") == 0
     assert np.isfinite(list(json.loads(Path("here/scores.json").read_text()).values())).all()
     config = checkpoint.read_header("here/checkpoint.safetensors").config
     assert ("flow_steps" in config) == (flow == "affine")
@@ -134,7 +84,7 @@ def test_every_flow_on_every_network(iaf, flow, network):
 def test_the_resnet_for_colours(iaf, capsys, flow, levels):
     flags = ["--preset", "colour", "--image-size", 8, "--layers", 1, "--width", 4, "--flow", flow]
     flags += ["--levels", levels]
-    assert run(iaf, *flags, "--steps", 2, "--out", "here") == 0
+    assert run(iaf, *TOY, *flags, "--steps", 2, "--out", "here") == 0
     scores = json.loads(Path("here/scores.json").read_text())
     assert scores["bits per value"] == pytest.approx(scores["-log p"] / (192 * np.log(2)))
     config = checkpoint.read_header("here/checkpoint.safetensors").config
@@ -146,7 +96,7 @@ def test_a_folder_of_pictures_gives_its_tenth_to_the_scores(iaf, capsys):
     Path("photos").mkdir()
     for i in range(20):
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(f"photos/{i}.png")
-    assert run(iaf, "--data", "photos", "--image-size", 12, "--steps", 2) == 0
+    assert run(iaf, *TOY, "--data", "photos", "--image-size", 12, "--steps", 2) == 0
     assert "2 held-out images" in capsys.readouterr().out
     with Image.open("runs/iaf-photos/samples.png") as picture:
         assert picture.mode == "RGB"
@@ -169,24 +119,24 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(iaf, capsys):
         (["--layers", 0], "argument --layers: 0 is not above zero"),
         (["--network", "resnet", "--flow", "none"], "preset small has no --layers, --levels"),
     ]:
-        assert message in error_of(iaf, capsys, *flags)
+        assert message in error_of(iaf, capsys, *TOY, *flags)
     assert not list(Path().iterdir())
 
 
 def test_a_checkpoint_of_another_architecture(iaf, capsys):
-    assert run(iaf, "--steps", 1, "--out", "a") == 0
-    assert run(iaf, "--steps", 1, "--out", "b", "--flow", "none") == 0
+    assert run(iaf, *TOY, "--steps", 1, "--out", "a") == 0
+    assert run(iaf, *TOY, "--steps", 1, "--out", "b", "--flow", "none") == 0
     shutil.copy("b/checkpoint.safetensors", "a")
-    line = error_of(iaf, capsys, "--resume", "--out", "a")
+    line = error_of(iaf, capsys, *TOY, "--resume", "--out", "a")
     assert "of a iaf with context=None, flow=none" in line
-    assert "would change" in error_of(iaf, capsys, "--resume", "--out", "b", "--flow", "iaf")
+    assert "would change" in error_of(iaf, capsys, *TOY, "--resume", "--out", "b", "--flow", "iaf")
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(iaf, monkeypatch, capsys):
-    assert run(iaf, "--steps", 2, "--out", "here") == 0
+    assert run(iaf, *TOY, "--steps", 2, "--out", "here") == 0
     good = Path("here/checkpoint.safetensors").read_bytes()
     binarize = iaf.binarize
     monkeypatch.setattr(iaf, "binarize", lambda x, **options: binarize(x, **options) * np.nan)
-    assert run(iaf, "--resume", "--steps", 5, "--out", "here") == 2
+    assert run(iaf, *TOY, "--resume", "--steps", 5, "--out", "here") == 2
     assert "-elbo was nan at step 4" in capsys.readouterr().err.splitlines()[-1]
     assert Path("here/checkpoint.safetensors").read_bytes() == good
