@@ -16,9 +16,10 @@ probability (colours, channel by channel). What differs from the paper:
   --steps stretch it), and gradients are clipped.
 
 What to look for: minus_elbo, in nats, falls from what the mean image alone gives; kl, the part of
-it that the codes cost, rises from 0 while the strokes learn to mean something. A kl that stays at 0
-means that the canvas ignores its codes. Coarse windows learn slower: on digits, 500 steps took
-windows of 12 × 12 to 108.0 nats, of 5 × 5 to 124.1 (seed 0, 1,000 images held out of training).
+it that the codes cost, rises from 0 while the strokes learn to mean something. A kl that stays
+at 0 means that the canvas ignores its codes. Coarse windows learn slower: on digits, 500 steps
+took windows of 12 × 12 to 108.0 nats, of 5 × 5 to 124.1 (seed 0, 1,000 images held out of
+training).
 
 The run folder holds samples/ (from the same codes every time), training.gif, drawing.gif and
 drawing.png (samples stroke by stroke, the window written to in red), reading.png (held-out images

@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, settings
 
 from tinygen import autograd
 
+pytest.register_assert_rewrite("helpers", "scripts")
+
 settings.register_profile(
     "tinygen",
     deadline=None,
