@@ -48,7 +48,6 @@ class Worker:
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads),
             "NUMBA_NUM_THREADS": str(threads),
-            "OMP_WAIT_POLICY": "PASSIVE",
         }
         self.library = library
         self.process = subprocess.Popen(

@@ -3,3 +3,5 @@
 `reference` (plain NumPy) defines every kernel, `cpu` (Numba and BLAS) and `cuda` (raw CUDA
 through CuPy) compute the same functions with the same signatures.
 """
+
+from . import threads  # before anything loads OpenMP

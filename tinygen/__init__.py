@@ -10,10 +10,7 @@ tensor([ 2., -4.])
 
 from __future__ import annotations
 
-import os
-
-# Read by the OpenMP runtime when it loads: spinning threads would starve BLAS (docs/design.md).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import tinygen_kernels as _kernels  # it sets how OpenMP's threads wait, before they are loaded
 
 from . import functional, nn, optim, random
 from .autograd import backward, enable_grad, grad, is_grad_enabled, no_grad

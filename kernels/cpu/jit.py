@@ -6,12 +6,6 @@ source, else in the user's cache folder).
 
 from __future__ import annotations
 
-import os
-
-# OpenMP threads that spin after a parallel loop starve OpenBLAS's threads, and everything runs
-# 3 to 5 times slower at random. The runtime reads this once, when it loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 from numba import njit, prange
 
 from . import heap  # noqa: F401  (the rest of the memory policy)

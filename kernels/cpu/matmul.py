@@ -50,7 +50,7 @@ def _multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray, *, accumulate: bool
     b, b_transposed = _stored(b)
     beta = a.dtype.type(accumulate)
     arguments = gemm_address(a.dtype), a, a_transposed, b, b_transposed, out, beta
-    tasks = min(TASKS, m * n * k // BLOCK, max(m, n) // 32)
+    tasks = min(TASKS, round(m * n * k / BLOCK), max(m, n) // 32)
     with one_thread():
         if tasks < 2:
             _part(*arguments, m >= n, 0, max(m, n))
