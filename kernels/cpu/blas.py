@@ -19,7 +19,9 @@ from threadpoolctl import ThreadpoolController
 
 from .jit import serial_kernel
 
-_PREFIX, _SUFFIX = "scipy_", "_64_"  # of the functions in the OpenBLAS that NumPy's wheels bring
+# What functions are called in the OpenBLAS that NumPy's wheels bring.
+_GEMM = "scipy_{}_64_"
+_THREADS = "scipy_openblas_get_num_threads64_", "scipy_openblas_set_num_threads64_"
 
 
 @cache
@@ -31,7 +33,7 @@ def gemm_address(dtype: np.dtype) -> int:
     """
     name = {"float32": "sgemm", "float64": "dgemm"}[np.dtype(dtype).name]
     for library in _of_numpy():
-        function = getattr(library.dynlib, _PREFIX + name + _SUFFIX)
+        function = getattr(library.dynlib, _GEMM.format(name))
         return ctypes.cast(function, ctypes.c_void_p).value
     return get_cython_function_address("scipy.linalg.cython_blas", name)
 
@@ -40,25 +42,21 @@ def gemm_address(dtype: np.dtype) -> int:
 def _of_numpy() -> list:
     """NumPy's own BLAS, if we can call it."""
     found = ThreadpoolController().select(internal_api="openblas").lib_controllers
-    return [lib for lib in found if hasattr(lib.dynlib, _PREFIX + "sgemm" + _SUFFIX)]
-
-
-@cache
-def _libraries() -> list:
-    """The BLAS copies whose threads matter: the one in use, or all if it isn't known."""
-    gemm_address(np.dtype("f4"))  # loads it
-    return _of_numpy() or ThreadpoolController().select(user_api="blas").lib_controllers
+    needed = _GEMM.format("sgemm"), *_THREADS
+    return [lib for lib in found if all(hasattr(lib.dynlib, name) for name in needed)]
 
 
 @cache
 def _switches() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
-    """How to read and how to set the number of threads of each library. NumPy's are its functions
-    themselves: threadpoolctl looks for them anew at every call, as long as a small product takes.
+    """How to read and how to set the number of threads, of the BLAS in use or, if it isn't known
+    which that is, of all. Of NumPy's the functions themselves: threadpoolctl looks for them anew
+    at every call, for as long as a small product takes.
     """
-    names = [f"{_PREFIX}openblas_{verb}_num_threads64_" for verb in ("get", "set")]
-    if all(hasattr(lib.dynlib, name) for lib in _of_numpy() for name in names) and _of_numpy():
-        return [tuple(getattr(lib.dynlib, name) for name in names) for lib in _of_numpy()]
-    return [(lib.get_num_threads, lib.set_num_threads) for lib in _libraries()]
+    gemm_address(np.dtype("f4"))  # loads it
+    if _of_numpy():
+        return [tuple(getattr(lib.dynlib, name) for name in _THREADS) for lib in _of_numpy()]
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [(lib.get_num_threads, lib.set_num_threads) for lib in found]
 
 
 @contextlib.contextmanager

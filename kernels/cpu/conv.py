@@ -32,6 +32,7 @@ from ..layout import channels_last
 from .blas import gemm, gemm_address, one_thread
 from .jit import kernel, prange, serial_kernel
 from .matmul import matmul
+from .runs import copy, fill
 
 __all__ = ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"]
 
@@ -138,20 +139,6 @@ def _blocks(n: int, phases: np.ndarray) -> np.ndarray:
 
 
 @serial_kernel
-def _copy(target, at, source, start, count):
-    """target[at:][:count] = source[start:][:count]; unsigned, so that Numba need not test every
-    index for being negative and the loop becomes a block copy."""
-    for c in range(count):
-        target[np.uintp(at + c)] = source[np.uintp(start + c)]
-
-
-@serial_kernel
-def _fill(target, at, count, value):
-    for c in range(count):
-        target[np.uintp(at + c)] = value
-
-
-@serial_kernel
 def _gather(
     cols, x, height, width, x_channels, channel, channels, first, count, nh, nw,
     stride_h, stride_w, runs,
@@ -170,17 +157,17 @@ def _gather(
             taps = runs[run, 2]
             line = (image * height + h) * width
             if h < 0 or h >= height:
-                _fill(cols, k, taps * channels, 0)
+                fill(cols, k, taps * channels, 0)
                 k += taps * channels
             elif channels == x_channels and left >= 0 and left + taps <= width:
-                _copy(cols, k, x, (line + left) * channels, taps * channels)
+                copy(cols, k, x, (line + left) * channels, taps * channels)
                 k += taps * channels
             else:
                 for w in range(left, left + taps):
                     if w < 0 or w >= width:
-                        _fill(cols, k, channels, 0)
+                        fill(cols, k, channels, 0)
                     else:
-                        _copy(cols, k, x, (line + w) * x_channels + channel, channels)
+                        copy(cols, k, x, (line + w) * x_channels + channel, channels)
                     k += channels
         j += 1
         if j == nw:
@@ -222,10 +209,10 @@ def _gather_gemm(
             block = np.empty(count * o_group, x.dtype)
         for group in range(groups):
             if bias.shape[0] == 0:
-                _fill(block, 0, count * o_group, 0)
+                fill(block, 0, count * o_group, 0)
             else:
                 for row in range(count):
-                    _copy(block, row * o_group, bias, group * o_group, o_group)
+                    copy(block, row * o_group, bias, group * o_group, o_group)
             for piece in range(phases[phase, 4], phases[phase, 5]):
                 k0, k = pieces[piece, 2] * c_group, pieces[piece, 3] * c_group
                 _gather(
@@ -246,7 +233,7 @@ def _gather_gemm(
                     i, j = divmod(pixel, nw)
                     h, w = h0 + i * out_step[0], w0 + j * out_step[1]
                     start = ((image * out_h + h) * out_w + w) * o_all + group * o_group
-                    _copy(flat_out, start, block, row * o_group, o_group)
+                    copy(flat_out, start, block, row * o_group, o_group)
 
 
 @kernel

@@ -23,8 +23,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..layout import contiguous, rows
-from .conv import Pair, _copy, _fill, nhwc
+from .conv import Pair, nhwc
 from .jit import kernel, prange, serial_kernel
+from .runs import copy, fill
 from .tile import COLUMNS, panels, product
 
 __all__ = ["masked_conv2d", "masked_conv2d_input_grad", "masked_conv2d_weight_grad"]
@@ -210,12 +211,12 @@ def _frame(windows, x, image, first, count):
     for row in range(count + windows.more):
         h = first + windows.top + row
         if h < 0 or h >= height or copied == 0:
-            _fill(frame, row * size, size, 0)
+            fill(frame, row * size, size, 0)
         else:
-            _fill(frame, row * size, before, 0)
+            fill(frame, row * size, before, 0)
             source = ((image * height + h) * width + start) * channels
-            _copy(frame, row * size + before, flat, source, copied)
-            _fill(frame, row * size + before + copied, size - before - copied, 0)
+            copy(frame, row * size + before, flat, source, copied)
+            fill(frame, row * size + before + copied, size - before - copied, 0)
     return frame, 0
 
 

@@ -1,8 +1,8 @@
 """The matrix product, on the same threads as all other kernels.
 
-NumPy's BLAS would be as fast, but its threads go on looking for work for some 30 ms after a
-product and take the cores from the kernels that follow: a DCGAN step at 28×28 spent a third of its
-CPU time in them. So a large product is cut into blocks, each of which one of our threads
+NumPy's own product would be as fast, but BLAS's threads go on looking for work for some 30 ms
+after it and take the cores from the kernels that follow: a DCGAN step at 28×28 spent a third of
+its CPU time in them. So a large product is cut into blocks, each of which one of our threads
 multiplies. NumPy itself uses one thread for a small one.
 """
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from ..layout import from_rows, rows
 from ..wavefront import Wavefront, by_diagonals, by_rows
-from .conv import _copy, _fill
 from .jit import kernel, prange, serial_kernel
 from .masked_conv import masked_conv2d_weight_grad
 from .math import sigmoid, tanh
+from .runs import copy, fill
 from .tile import COLUMNS, panels, product
 
 __all__ = ["diagonal_lstm", "diagonal_lstm_grad", "row_lstm", "row_lstm_grad"]
@@ -183,8 +183,8 @@ def _scans(first, last, order, weight, lines, window, z, h0, c0, gates, cells, o
     inner = order.reach * hidden
     c = np.empty(order.lines * hidden, z.dtype)
     for image in range(first, last):
-        _copy(h, inner, initial_h, 0, len(c))
-        _copy(c, 0, c0, 0, len(c))
+        copy(h, inner, initial_h, 0, len(c))
+        copy(c, 0, c0, 0, len(c))
         at = image * size
         for t in range(_steps(order)):
             lo, hi = _active(order, t)
@@ -202,10 +202,10 @@ def _scans(first, last, order, weight, lines, window, z, h0, c0, gates, cells, o
                 gates[4 * at : 4 * (at + count)], c[start : start + count],
                 h[inner + start : inner + start + count],
             )  # fmt: skip
-            _copy(cells, at, c, start, count)
+            copy(cells, at, c, start, count)
             for line in range(hi - lo):
                 place = (pixel + line * order.line) * hidden
-                _copy(output, place, h, inner + start + line * hidden, hidden)
+                copy(output, place, h, inner + start + line * hidden, hidden)
             at += count
 
 
@@ -281,13 +281,13 @@ def _scan_grads(
                 place = 4 * (pixel + line * order.line) * hidden
                 for gate in range(4):
                     source = gate * width + inner + start + line * hidden
-                    _copy(grad_z, place + gate * hidden, grad_a, source, hidden)
+                    copy(grad_z, place + gate * hidden, grad_a, source, hidden)
             # To the states of step t - 1 that the active lines have read.
             low = max(0, lo - order.reach)
             high = min(order.lines, hi + order.taps - 1 - order.reach)
             if order.delay and hi < order.lines:  # a line that the step after has left there
                 for gate in range(4):
-                    _fill(grad_a, gate * width + inner + hi * hidden, hidden, 0)
+                    fill(grad_a, gate * width + inner + hi * hidden, hidden, 0)
             for j in range(0, hidden, COLUMNS):
                 product(
                     grad_a, low * hidden, lines, high - low, readers, 4, 1,
@@ -316,8 +316,8 @@ def _cells_before(order, t, at, cells, c0, target):
     if lo < started:
         _, end = _active(order, t - 1)
         before = at - (end - lo) * hidden
-        _copy(target, lo * hidden, cells, before, (started - lo) * hidden)
-    _copy(target, started * hidden, c0, started * hidden, (hi - started) * hidden)
+        copy(target, lo * hidden, cells, before, (started - lo) * hidden)
+    copy(target, started * hidden, c0, started * hidden, (hi - started) * hidden)
 
 
 @serial_kernel

@@ -84,7 +84,7 @@ def _read_grad(grad, images, window, longest, grad_images, grad_window):
         one = window.dtype.type(1)
         for n in range(task * IMAGES, min((task + 1) * IMAGES, len(images))):
             _filters(window[n], longest, images, rows, columns)
-            gain, grad_gain = exp(window[n, 4]), 0.0
+            gain = exp(window[n, 4])
             for c in range(images.shape[1]):
                 _copy(grad[n, c], gain, patch)
                 _copy(images[n, c], one, pixels)
@@ -94,8 +94,7 @@ def _read_grad(grad, images, window, longest, grad_images, grad_window):
                 _copy(grad_pixels, one, grad_images[n, c])
                 _multiply_transposed(grad_seen, pixels, c > 0, grad_rows)
                 _multiply(patch.T, seen, c > 0, grad_columns)
-                grad_gain += _dot(grad_seen, seen)
-            gradients = grad_rows, grad_columns, grad_gain
+            gradients = grad_rows, grad_columns
             _window_grad(window[n], longest, images, rows, columns, *gradients, grad_window[n])
 
 
@@ -122,7 +121,7 @@ def _write_grad(grad, patches, window, longest, grad_patches, grad_window):
         one = window.dtype.type(1)
         for n in range(task * IMAGES, min((task + 1) * IMAGES, len(grad))):
             _filters(window[n], longest, grad, rows, columns)
-            gain, grad_gain = exp(-window[n, 4]), 0.0
+            gain = exp(-window[n, 4])
             for c in range(grad.shape[1]):
                 _copy(grad[n, c], one, pixels)
                 _copy(patches[n, c], gain, patch)
@@ -132,9 +131,9 @@ def _write_grad(grad, patches, window, longest, grad_patches, grad_window):
                 _copy(grad_patch, gain, grad_patches[n, c])
                 _multiply_transposed(strokes, pixels, c > 0, grad_rows)
                 _multiply(patch.T, grad_strokes, c > 0, grad_columns)
-                grad_gain -= _dot(grad_strokes, strokes)
-            gradients = grad_rows, grad_columns, grad_gain
+            gradients = grad_rows, grad_columns
             _window_grad(window[n], longest, grad, rows, columns, *gradients, grad_window[n])
+            grad_window[n, 4] = -grad_window[n, 4]  # the gain divides here
 
 
 @serial_kernel
@@ -191,15 +190,6 @@ def _multiply_transposed(a, b, accumulate, out):
 
 
 @serial_kernel
-def _dot(a, b):
-    total = a.dtype.type(0)
-    for i in range(len(a)):
-        for j in range(a.shape[1]):
-            total += a[i, j] * b[i, j]
-    return total
-
-
-@serial_kernel
 def _filters(window, longest, images, rows, columns):
     """Fill in F_y and F_x."""
     height, width = images.shape[2:]
@@ -234,9 +224,9 @@ def _filter_axis(centre, stride, precision, length, weights):
 
 
 @serial_kernel
-def _window_grad(
-    window, longest, images, rows, columns, grad_rows, grad_columns, grad_gain, grad_window
-):
+def _window_grad(window, longest, images, rows, columns, grad_rows, grad_columns, grad_window):
+    """From the gradients of F_y and F_x. Both the result and F_y are proportional to the gain, if
+    it multiplies: its gradient is F_y's along F_y."""
     height, width = images.shape[2:]
     of_y = _filter_grad(*_grid(window, 1, longest, height), height, rows, grad_rows)
     of_x = _filter_grad(*_grid(window, 0, longest, width), width, columns, grad_columns)
@@ -244,14 +234,14 @@ def _window_grad(
     grad_window[1] = of_y[0] * ((height + 1) / 2)
     grad_window[2] = of_x[1] + of_y[1]
     grad_window[3] = of_x[2] + of_y[2]
-    grad_window[4] = grad_gain
+    grad_window[4] = of_y[3]
 
 
 @serial_kernel
 def _filter_grad(centre, stride, precision, length, weights, grad):
-    """The gradients of g, of log σ² and of log δ."""
+    """The gradients of g, of log σ², of log δ and of a factor of the weights."""
     number, size = weights.dtype.type, len(weights)
-    of_centre = of_variance = of_stride = number(0)
+    of_centre = of_variance = of_stride = of_factor = number(0)
     for i in range(size):
         mean = number(centre + (i - (size - 1) / 2) * stride)
         average = of_mean = of_square = number(0)
@@ -265,4 +255,5 @@ def _filter_grad(centre, stride, precision, length, weights, grad):
         of_centre += of_mean * precision
         of_variance += of_square * precision * number(0.5)
         of_stride += of_mean * precision * (mean - centre)
-    return of_centre, of_variance, of_stride
+        of_factor += average
+    return of_centre, of_variance, of_stride, of_factor
