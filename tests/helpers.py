@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygen import Tensor, grad
+from tinygen import Tensor, grad, tensor
 from tinygen.autograd import op_hook
 from tinygen.gradcheck import gradcheck
 
@@ -58,6 +58,11 @@ def values(
         side, distance = np.where(x < kink, -1, 1), np.abs(x - kink)
         x = np.where(distance < 2 * margin, kink + side * (margin + distance / 2), x)
     return rng.permutation(x).reshape(shape).astype(dtype)
+
+
+def leaf(*numbers: float) -> Tensor:
+    """A vector in float64 that requires a gradient."""
+    return tensor(np.array(numbers), requires_grad=True)
 
 
 def shapes(

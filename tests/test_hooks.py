@@ -9,15 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import leaf
 
-from tinygen import Tensor, grad, no_grad, tensor
 from tinygen import functional as F
+from tinygen import grad, no_grad, tensor
 from tinygen.autograd import Op
 from tinygen.hooks import detect_anomaly, memory_report, profile
-
-
-def leaf(*numbers: float) -> Tensor:
-    return tensor(np.array(numbers), requires_grad=True)
 
 
 def line_of(mark: str) -> int:
