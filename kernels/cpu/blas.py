@@ -126,3 +126,16 @@ def gemm(address, m, n, k, a, lda, a_transposed, b, ldb, b_transposed, beta, c, 
         address, np.int64(_T if b_transposed else _N), np.int64(_T if a_transposed else _N),
         n, m, k, b, ldb, a, lda, beta, c, ldc,
     )  # fmt: skip
+
+
+@serial_kernel
+def multiply(address, a, b, b_transposed, accumulate, c):
+    """c = a op(b), or c += with `accumulate`, for matrices whose rows are contiguous."""
+    beta = c.dtype.type(1) if accumulate else c.dtype.type(0)
+    m, n = c.shape
+    size = c.itemsize
+    gemm(
+        address, m, n, a.shape[1], a.ctypes.data, a.strides[0] // size, False,
+        b.ctypes.data, b.strides[0] // size, b_transposed, beta,
+        c.ctypes.data, c.strides[0] // size,
+    )  # fmt: skip
