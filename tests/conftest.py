@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import collections
+import os
+
+# Tests run side by side, with more threads than cores: see kernels/threads.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 import pytest
 from hypothesis import HealthCheck, settings

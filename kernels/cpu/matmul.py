@@ -16,7 +16,7 @@ from .jit import kernel, prange, serial_kernel
 __all__ = ["add_matmul", "linear", "matmul"]
 
 SMALL = 1 << 18  # multiplications: up to here NumPy's BLAS stays on one thread by itself
-BLOCK = 1 << 24  # multiplications for a task, some 0.5 ms: waking a thread can take 0.15 ms
+BLOCK = 1 << 22  # multiplications for a task, some 0.1 ms: a thread that waits is there in 0.01 ms
 TASKS = 16  # at most: each of them packs the other matrix anew
 
 

@@ -20,5 +20,5 @@ def test_the_users_setting_wins(own):
     done = subprocess.run(
         [sys.executable, "-c", print_them], env=outside | own, capture_output=True, check=True
     )
-    expected = own or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
+    expected = own or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "30000"}
     assert json.loads(done.stdout) == [expected.get(name) for name in NAMES]
