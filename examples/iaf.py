@@ -108,7 +108,7 @@ PRESETS = {
         "latent_dim": 8,
         "free_bits": 0.25,
         "lr": 1e-2,  # the default of the authors' code; 2e-3 is slow
-        "average": 0.99,  # the longer average would still hold much of the start
+        "average": 0.99,  # over the last 100 steps, since there are few
         "k": 8,
         "sample_every": 100,
     },

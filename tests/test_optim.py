@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -357,16 +358,20 @@ def test_schedules_go_on_where_they_were(name):
 # ------------------------------------------------------------------------- averages and clipping
 
 
-def test_averages_equal_their_definition():
+@pytest.mark.parametrize(
+    ("warmup", "decays"),
+    [(True, [1 / 10, 2 / 11, 3 / 12, 0.3]), (False, [0.3] * 4)],
+)
+def test_averages_equal_their_definition(warmup, decays):
     params = parameters(dtype=np.float32)
-    ema = optim.ExponentialMovingAverage(params, decay=0.75)
+    ema = optim.ExponentialMovingAverage(params, decay=0.3, warmup=warmup)
     expected = [p.data.astype(np.float64) for p in params]
     optimizer = optim.SGD(params, lr=0.1)
-    for step in range(4):
+    for step, decay in enumerate(decays):
         train(optimizer, params, [step])
         ema.update()
         expected = [
-            0.75 * e + 0.25 * p.data.astype(np.float64)
+            decay * e + (1 - decay) * p.data.astype(np.float64)
             for e, p in zip(expected, params, strict=True)
         ]
     current = [p.data.copy() for p in params]
@@ -397,15 +402,23 @@ def test_averages_are_saved_and_loaded():
     ema = optim.ExponentialMovingAverage(params, decay=0.5)
     train(optim.SGD(params, lr=0.1), params, range(2))
     ema.update()
-    saved = {k: tg.tensor(v.data) for k, v in ema.state_dict().items()}
-    other = optim.ExponentialMovingAverage(parameters(seed=3), decay=0.5)
+    saved = copy.deepcopy(ema.state_dict())
+    others = parameters(seed=3)
+    other = optim.ExponentialMovingAverage(others, decay=0.5)
     other.load_state_dict(saved)
+    for p, q in zip(params, others, strict=True):
+        q.data[...] = p.data
+    for average in (ema, other):  # their warm-up goes on where it was
+        average.update()
     for a, b in zip(ema.averages, other.averages, strict=True):
         np.testing.assert_array_equal(a, b)
     saved["1"] = tg.ones(1)
     saved["7"] = tg.ones(2)
     with pytest.raises(ValueError, match=r"average 1 has shape \(1,\), not \(4,\); average 7 has"):
         ema.load_state_dict(saved)
+    without_count = {k: v for k, v in ema.state_dict().items() if k != "updates"}
+    with pytest.raises(ValueError, match="load_state_dict: no count of updates"):
+        ema.load_state_dict(without_count)
     with pytest.raises(ValueError, match=r"decay=1\.5 must lie in"):
         optim.ExponentialMovingAverage(params, decay=1.5)
 

@@ -149,6 +149,20 @@ class CapturedStep:
             self._live[key] = Live(value, dtype, self._xp)
         return self._live[key]
 
+    def count(self, key: Any, value: Callable[[], int], go_on: Callable[[], None]) -> Any:
+        """A live number that the step itself moves on: the array in which its kernels count.
+
+        `value()` is the host's count, and `go_on` moves that on at each replay.
+        """
+        count = self.live(key, value, np.int64)
+
+        def end(begin: int) -> None:
+            count.advance = value() - begin
+
+        self.begun(key, value(), end)
+        self.on_replay(go_on)
+        return count.array
+
     def on_replay(self, effect: Callable[[], None]) -> None:
         """Have the host's part of the step done at each replay, where no Python of it runs."""
         if self.recording:

@@ -31,7 +31,7 @@ class Recipe:
     lr: float
     optimizer: str = "Adam"
     clip: float | None = None
-    average: float | None = None
+    average: float | None = None  # from the first step on: a graph of PyTorch's can't count
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def tinygen_training(net, loss: Callable[[], Any], recipe: Recipe, then=None) ->
     optimizer = getattr(optim, recipe.optimizer)(net.parameters(), lr=recipe.lr)
     after = [then] if then else []
     if recipe.average:
-        after.append(optim.ExponentialMovingAverage(net.parameters(), recipe.average).update)
+        average = optim.ExponentialMovingAverage(net.parameters(), recipe.average, warmup=False)
+        after.append(average.update)
     return _training(nn.utils.clip_grad_norm_, net, loss, optimizer, recipe, after)
 
 

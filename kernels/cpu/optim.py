@@ -195,9 +195,13 @@ def adamax_step(
     pack.run(_adamax, _adamax_parallel, settings)
 
 
-def ema_step(pack: Pack, decay: float) -> None:
-    """Exponential moving average on `pack(averages, params)`: a ← decay a + (1 - decay) p."""
-    pack.run(_ema, _ema_parallel, np.array([1 - decay], pack.dtype))
+def ema_step(pack: Pack, decay: float, *, updates: float = math.inf) -> None:
+    """Exponential moving average on `pack(averages, params)`: a ← d a + (1 - d) p.
+
+    d = min(decay, (1 + t) / (10 + t)) after t = `updates` of them, see `reference.optim`.
+    """
+    rest = max(1 - decay, 9 / (10 + updates))  # 1 - d
+    pack.run(_ema, _ema_parallel, np.array([rest], pack.dtype))
 
 
 def global_norm(arrays: Arrays) -> float:

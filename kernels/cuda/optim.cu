@@ -6,7 +6,7 @@
 //   adam       m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,
 //              p ← p - lr m̂ / (√v̂ + ε),  m̂ = m / (1 - β₁ᵗ),  v̂ = v / (1 - β₂ᵗ)    28
 //   adamax     m as above,  u ← max(β₂ u, |g| + ε),  p ← p - lr / (1 - β₁ᵗ) m / u  28
-//   ema        a ← a + (1 - decay) (p - a)                                       12
+//   ema        a ← a + (1 - d) (p - a),  d = min(decay, (1 + t) / (10 + t))      12
 //   scale      g ← factor g                                                      8
 //   squares    Σ g² of each chunk, which finish_norm adds up to √Σ               4
 //
@@ -27,9 +27,9 @@
 // keeps the addresses of its own gradients. A launch may pass 4 KB; with more than GRADIENTS
 // parameters there is one launch for each GRADIENTS of them.
 //
-// Learning rate, step and factors may lie in device memory, to be read when the kernel runs: a
-// replayed graph sees the numbers of its day. What follows from them (1 - βᵗ) is computed once per
-// block, in double precision.
+// Learning rate, step, count t and factors may lie in device memory, to be read when the kernel
+// runs: a replayed graph sees the numbers of its day. What follows from them (1 - βᵗ) is computed
+// once per block, in double precision.
 
 #include "common.cuh"
 #include "vector.cuh"
@@ -244,8 +244,15 @@ extern "C" __global__ void adamax(const __grid_constant__ Gradients gradients,
 
 // ----------------------------------------------------------------- averages, scaling, global norm
 
+// After t updates; t = ∞ for d = decay.
 extern "C" __global__ void ema(const unsigned long long* table, const long long* chunks,
-                               int tensors, REAL rest) {
+                               int tensors, double one_minus_decay,
+                               const __grid_constant__ Number t) {
+    __shared__ REAL rest_of_the_step;
+    if (threadIdx.x == 0)
+        rest_of_the_step = static_cast<REAL>(max(one_minus_decay, 9 / (10 + read(t))));
+    __syncthreads();
+    const REAL rest = rest_of_the_step;  // 1 - d
     for_chunk<1>(find_chunk<2, 2>(chunks, table, tensors, nullptr), [&](REAL(&x)[2]) {
         REAL &a = x[0], &p = x[1];
         a += rest * (p - a);

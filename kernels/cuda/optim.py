@@ -3,9 +3,9 @@
 The equations are those of `reference.optim`, the kernels and the reasons for their form are in
 `optim.cu`. Nothing here waits for the GPU or copies to it, except `pack` when it is made and the
 other functions at the first call with arrays of new sizes; so a step that ran once can be recorded
-in a CUDA graph. `lr`, `step` and factors may be arrays of one element on the device, read when the
-kernel runs: what is written there before a replay counts. A recorded graph refers to the memory of
-the pack, the gradients and those numbers: keep them as long as the graph.
+in a CUDA graph. `lr`, `step`, `updates` and factors may be arrays of one element on the device,
+read when the kernel runs: what is written there before a replay counts. A recorded graph refers to
+the memory of the pack, the gradients and those numbers: keep them as long as the graph.
 """
 
 from __future__ import annotations
@@ -209,9 +209,12 @@ def adamax_step(
     pack.step("adamax", grads, *of_the_step, weight_decay, beta1, 1 - beta1, beta2, eps)
 
 
-def ema_step(pack: Pack, decay: float) -> None:
-    """Exponential moving average on `pack(averages, params)`: a ← decay a + (1 - decay) p."""
-    pack.run("ema", 1 - decay)
+def ema_step(pack: Pack, decay: float, *, updates: Number = math.inf) -> None:
+    """Exponential moving average on `pack(averages, params)`: a ← d a + (1 - d) p.
+
+    d = min(decay, (1 + t) / (10 + t)) after t = `updates` of them, see `reference.optim`.
+    """
+    pack.run("ema", 1 - decay, _number(updates))
 
 
 def global_norm(arrays: Arrays) -> cupy.ndarray:

@@ -144,10 +144,15 @@ def adamax_step(
         p -= lr / (1 - beta1**step) * m / u
 
 
-def ema_step(pack: tuple[Arrays, Arrays], decay: float) -> None:
-    """Exponential moving average on `pack(averages, params)`: a ← decay a + (1 - decay) p."""
+def ema_step(pack: tuple[Arrays, Arrays], decay: float, *, updates: float = math.inf) -> None:
+    """Exponential moving average on `pack(averages, params)`: a ← d a + (1 - d) p.
+
+    d = min(decay, (1 + t) / (10 + t)) after t = `updates` of them: an average of few parameters
+    holds little of where it began (TensorFlow's `num_updates`). Without `updates` d = decay.
+    """
+    rest = max(1 - decay, 9 / (10 + updates))  # 1 - d
     for a, p in zip(*pack, strict=True):
-        a += (1 - decay) * (p - a)
+        a += rest * (p - a)
 
 
 def global_norm(arrays: Arrays) -> float:

@@ -95,7 +95,7 @@ def test_averages_and_clipping_in_a_graph(device):
     for wrap in (lambda f: f, lambda f: tinygen.capture(f, device=device, warmup=1)):
         w = tinygen.tensor(np.ones(3, np.float32), device=device, requires_grad=True)
         optimizer = optim.SGD([w], lr=0.1)
-        average = optim.ExponentialMovingAverage([w], 0.7)
+        average = optim.ExponentialMovingAverage([w], 0.32)  # warm until 4 updates are done
 
         def step(x, w=w, optimizer=optimizer, average=average):
             optimizer.zero_grad()
@@ -107,7 +107,9 @@ def test_averages_and_clipping_in_a_graph(device):
 
         step = wrap(step)
         norms = [step(tinygen.full((3,), 5.0 * i, device=device)).item() for i in range(5)]
-        results.append([*norms, *average.state_dict()["0"].numpy()])
+        average.updates = 1  # what is loaded between two replays counts
+        step(tinygen.full((3,), 9.0, device=device))
+        results.append([*norms, average.updates, *average.state_dict()["0"].numpy()])
     np.testing.assert_allclose(results[1], results[0], rtol=1e-6)
 
 

@@ -208,13 +208,16 @@ def test_nan_and_infinity_reach_the_parameter(optim, rule):
     assert np.isfinite(np.delete(p, [2, 5])).all()
 
 
+@pytest.mark.parametrize("on_device", [False, True])
 @each_dtype
-def test_moving_average(optim, dtype):
+def test_moving_average(optim, dtype, on_device):
     averages, params = draw(0, SHAPES, dtype), draw(1, SHAPES, dtype)
     found, of = there(averages), there(params)
-    optim.ema_step(optim.pack(found, of), 0.9)
-    expected = [0.9 * a + 0.1 * p for a, p in zip(averages, params, strict=True)]
-    assert_same(found, [np.asarray(e, dtype) for e in expected], dtype)
+    for updates in (0, 30, np.inf):  # a warm-up, its end, none
+        count = to_gpu(np.array(updates)) if on_device else updates
+        optim.ema_step(optim.pack(found, of), 0.7, updates=count)
+        reference.ema_step(reference.pack(averages, params), 0.7, updates=updates)
+    assert_same(found, averages, dtype)
     assert_same(of, params, dtype)
 
 

@@ -188,12 +188,15 @@ def test_a_zero_gradient_moves_nothing(backend):
         np.testing.assert_array_equal(p, np.full(3, 0.5, np.float32))
 
 
+@pytest.mark.parametrize(
+    ("updates", "decay"), [({}, 0.9), ({"updates": 0}, 0.1), ({"updates": 1000}, 0.9)]
+)
 @each_dtype
 @each_backend
-def test_moving_average(backend, dtype):
+def test_moving_average(backend, dtype, updates, decay):
     averages, params = draw(0, SHAPES, dtype), draw(1, SHAPES, dtype)
-    expected = [0.9 * a + 0.1 * p for a, p in zip(averages, params, strict=True)]
-    backend.ema_step(backend.pack(averages, params), 0.9)
+    expected = [decay * a + (1 - decay) * p for a, p in zip(averages, params, strict=True)]
+    backend.ema_step(backend.pack(averages, params), 0.9, **updates)
     for a, e in zip(averages, expected, strict=True):
         np.testing.assert_allclose(a, e, rtol=0, atol=8 * np.finfo(dtype).eps)
 

@@ -112,15 +112,8 @@ class Optimizer:
     def _live(self, captured: graph.CapturedStep, group: dict, params: list[Tensor]):
         """The options and the step's number, where a replay's kernels read them."""
         steps, first = self._steps, id(params[0])
-
-        def end(begin: int) -> None:
-            done.advance = steps[first] - begin
-
         lr = captured.live((id(group), "lr"), lambda: group["lr"], np.float64)
-        done = captured.live(first, lambda: steps[first], np.int64)
-        captured.begun(first, steps[first], end)
-        captured.on_replay(lambda: self._count(params))
-        step = done.array
+        step = captured.count(first, lambda: steps[first], lambda: self._count(params))
         step += 1
         return {**group, "lr": lr.array}, step
 
