@@ -134,6 +134,12 @@ class Op(Node):
         parent = self.parents[index]
         return parent is not None and (_state.targets is None or parent in _state.targets)
 
+    def may_defer(self, index: int) -> bool:
+        """Whether this input's gradient may be handed on as `OuterProducts`: it is one of several,
+        and nobody looks at them one by one."""
+        shared = self.parents[index] in _state.shared
+        return shared and not (_state.creating_graph or _state.hooks)
+
     def __call__(self, *inputs):
         arrays, parents = [], []
         any_tensor = any_grad = False
@@ -406,16 +412,21 @@ def _roots(outputs, gradients, create_graph) -> dict[Node, Any]:
     return roots
 
 
-def _ordered(roots: Iterable[Node]) -> list[Node]:
-    """Every node that the roots depend on, youngest first; no recursion, so any depth works."""
-    seen = set(roots)
+def _ordered(roots: Iterable[Node]) -> tuple[list[Node], set[Node]]:
+    """Every node that the roots depend on, youngest first; and those that several of them read.
+
+    No recursion, so any depth works.
+    """
+    seen, shared = set(roots), set()
     stack = list(seen)
     while stack:
         for parent in stack.pop().parents:
-            if parent is not None and parent not in seen:
+            if parent in seen:
+                shared.add(parent)
+            elif parent is not None:
                 seen.add(parent)
                 stack.append(parent)
-    return sorted(seen, key=lambda node: node.order, reverse=True)
+    return sorted(seen, key=lambda node: node.order, reverse=True), shared
 
 
 def _leading_to(targets: Sequence[Node], nodes: Sequence[Node]) -> set[Node]:
@@ -429,20 +440,23 @@ def _leading_to(targets: Sequence[Node], nodes: Sequence[Node]) -> set[Node]:
 
 def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, Any]:
     """Propagate the roots' gradients: into leaves' `.grad`, or, with `targets`, return theirs."""
-    nodes = _ordered(roots)
+    nodes, shared = _ordered(roots)
     wanted = None if targets is None else _leading_to(targets, nodes)
     grads: dict[Node, Any] = dict(roots)  # of an op with several outputs, a list
     summed: set[Node] = set()  # nodes whose gradient is a sum of our own, free to be added to
     last = set(targets or ())  # gradients that are handed out: they must not share memory
     found: dict[Node, Any] = {}
 
-    before = _state.recording, _state.creating_graph, _state.targets
-    _state.recording, _state.creating_graph, _state.targets = create_graph, create_graph, wanted
+    before = _state.recording, _state.creating_graph, _state.targets, _state.shared
+    _state.recording = _state.creating_graph = create_graph
+    _state.targets, _state.shared = wanted, shared
     try:
         for node in nodes:
             grad = grads.pop(node, None)
             if grad is None or (wanted is not None and node not in wanted):
                 continue
+            if type(grad) is OuterProducts:
+                grad = grad.sum()
             if node in last:
                 found[node] = grad
                 if not any(parent in wanted for parent in node.parents):
@@ -465,7 +479,10 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
                     continue
                 if g.shape != parent.shape or g.dtype != parent.dtype:
                     g = _fit(g, parent, node)
-                if parent not in grads:
+                if type(g) is OuterProducts:
+                    grads[parent] = g.after(grads.get(parent))
+                    summed.discard(parent)
+                elif parent not in grads:
                     handed_out = type(parent) is Leaf or parent in last
                     grads[parent] = (
                         F.clone(g) if handed_out and _is_shared(g, node, grad, results) else g
@@ -479,8 +496,40 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
             if not retain_graph:
                 node._saved, node._inputs = None, ()
     finally:
-        _state.recording, _state.creating_graph, _state.targets = before
+        _state.recording, _state.creating_graph, _state.targets, _state.shared = before
     return found
+
+
+class OuterProducts:
+    """A weight's gradient Σ gᵀ x over rows g (n, out) and x (n, in), not computed yet.
+
+    A weight that a loop uses T times gets T of them. Kept until the last one has come, they are
+    one product of all rows; at once they would be T products of a few rows, and T - 1 sums.
+    """
+
+    def __init__(self, grad, x):
+        self.pairs, self.known = [(grad, x)], None
+        self.shape, self.dtype = (grad.shape[1], x.shape[1]), x.dtype
+
+    def after(self, known):
+        """This and what is known already: None, an array, or other products."""
+        if type(known) is OuterProducts:
+            known.pairs += self.pairs
+            return known
+        self.known = known
+        return self
+
+    def __add__(self, array):
+        return self.sum() + array
+
+    def sum(self):
+        """The gradient, (out, in)."""
+        grad, x = (
+            parts[0] if len(parts) == 1 else device.array_module(parts[0]).concatenate(parts)
+            for parts in zip(*self.pairs, strict=True)
+        )
+        total = device.kernels("matmul", x).matmul(grad.T, x)
+        return total if self.known is None else self.known + total
 
 
 def _fit(g, parent: Node, op: Op):
@@ -506,7 +555,7 @@ def _is_shared(g, op: Op, grads: Sequence, results: Sequence) -> bool:
     # A view: harmless if what it views is known to nobody else, as a kernel's fresh result is.
     others = [x for x in (*grads, *results, *(entry[0] for entry in op._saved)) if x is not g]
     share = device.array_module(array).may_share_memory
-    return any(share(array, _data(x)) for x in others if hasattr(x, "shape"))
+    return any(share(array, _data(x)) for x in others if hasattr(x, "strides"))
 
 
 def _data(x):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ class _State(threading.local):
     recording = True  # False inside no_grad
     creating_graph = False  # True while a backward pass records itself
     targets: set[Node] | None = None  # the nodes that lead to what `grad` was asked for
+    shared: Collection[Node] = ()  # in a backward pass: what several operations read
     hooks: tuple = ()
 
 

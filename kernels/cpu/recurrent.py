@@ -3,7 +3,7 @@
 The input product for all T steps is one GEMM, and so are the weight gradients and the gradient of
 x after the scan. The scan itself is one kernel: the sequences of a batch are independent, so each
 thread takes a block of them through all steps, with a single-threaded GEMM and a fused cell per
-step (`lstm_cell.py`, `gru_cell.py`). A time loop in Python around multi-threaded GEMMs costs the
+step (`lstm_loops.py`, `gru_loops.py`). A time loop in Python around multi-threaded GEMMs costs the
 same CPU time, but its threads wait for each other in every step, and it was 2 to 10 times slower
 beside other processes.
 """
@@ -14,14 +14,45 @@ import contextlib
 
 import numpy as np
 
-from . import gru_cell, lstm_cell
+from . import gru_loops, lstm_loops
 from .blas import gemm_address, one_thread
 from .matmul import SMALL, add_matmul, matmul
 
-__all__ = ["gru", "gru_grad", "lstm", "lstm_grad"]
+__all__ = ["gru", "gru_grad", "lstm", "lstm_cell", "lstm_cell_grad", "lstm_grad"]
 
 _SERIAL = 1 << 20
 """Multiplications in the scan up to which waking the threads (about 12 µs) does not pay."""
+
+
+def lstm_cell(
+    x: np.ndarray,
+    h: np.ndarray,
+    c: np.ndarray,
+    weight_ih: np.ndarray,
+    weight_hh: np.ndarray,
+    bias: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One step of an LSTM, see `reference.recurrent.lstm_cell`."""
+    z = matmul(x, weight_ih.T)
+    add_matmul(z, h, weight_hh.T)
+    gates = z.reshape(len(h), 4, h.shape[1])
+    h_after, c_after = np.empty(h.shape, h.dtype), np.empty(c.shape, c.dtype)
+    lstm_loops.step(gates, _rows(bias, gates), np.ascontiguousarray(c), c_after, h_after)
+    return h_after, c_after, gates
+
+
+def lstm_cell_grad(
+    grad_h: np.ndarray,
+    grad_c: np.ndarray,
+    gates: np.ndarray,
+    c_before: np.ndarray,
+    c: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients of `lstm_cell`, see `reference.recurrent.lstm_cell_grad`."""
+    grad_z = np.empty_like(gates)
+    grad_h, grad_c = grad_h.copy(order="C"), grad_c.copy(order="C")
+    lstm_loops.step_grad(grad_h, grad_c, gates, np.ascontiguousarray(c_before), c, grad_z)
+    return grad_z.reshape(len(c), 4 * c.shape[1]), grad_c
 
 
 def lstm(
@@ -37,15 +68,9 @@ def lstm(
     """Scan the LSTM cell over x, see `reference.recurrent.lstm`."""
     gates = _project(x, weight_ih, 4)
     output, states = _states(h0, len(x), reverse)
-    cells, cell_states = _states(c0, len(x), reverse)
-    bias = _rows(bias, gates)
-    if len(x) == 1:
-        add_matmul(gates.reshape(len(h0), len(weight_hh)), h0, weight_hh.T)
-        before = 1 if reverse else 0
-        lstm_cell.step(gates[0], bias, cell_states[before], cells[0], output[0])
-    else:
-        arguments = weight_hh, gates, bias, states, cell_states, reverse
-        _run(lstm_cell.scan, lstm_cell.scan_blocks, *arguments)
+    _, cell_states = _states(c0, len(x), reverse)
+    arguments = weight_hh, gates, _rows(bias, gates), states, cell_states, reverse
+    _run(lstm_loops.scan, lstm_loops.scan_blocks, *arguments)
     last = 0 if reverse else -1
     return output, states[last].copy(), cell_states[last].copy(), (gates, states, cell_states)
 
@@ -71,14 +96,8 @@ def lstm_grad(
     c_before, cells = _before_and_after(cell_states, reverse)
     grad_h, grad_c = grad_h_n.copy(order="C"), grad_c_n.copy(order="C")
     grad_output, grad_z = np.ascontiguousarray(grad_output), np.empty_like(gates)
-    if len(x) == 1:
-        lstm_cell.step_grad(
-            grad_output[0], grad_h, grad_c, gates[0], c_before[0], cells[0], grad_z[0]
-        )
-        grad_h = matmul(grad_z.reshape(len(h0), len(weight_hh)), weight_hh)
-    else:
-        arguments = weight_hh, gates, c_before, cells, grad_output, grad_h, grad_c, grad_z, reverse
-        _run(lstm_cell.scan_grad, lstm_cell.scan_grad_blocks, *arguments)
+    arguments = weight_hh, gates, c_before, cells, grad_output, grad_h, grad_c, grad_z, reverse
+    _run(lstm_loops.scan_grad, lstm_loops.scan_grad_blocks, *arguments)
     grad_x = _input_grad(grad_z, weight_ih) if need_grad_x else None
     grad_weight_ih = _weight_grad(grad_z, x)
     grad_weight_hh = _weight_grad(grad_z, h_before)
@@ -101,7 +120,7 @@ def gru(
     b_n = np.empty_like(output)
     bias_ih, bias_hh = _rows(bias_ih, gates), _rows(bias_hh, gates)
     arguments = weight_hh, gates, bias_ih, bias_hh, states, b_n, reverse
-    _run(gru_cell.scan, gru_cell.scan_blocks, *arguments)
+    _run(gru_loops.scan, gru_loops.scan_blocks, *arguments)
     return output, states[0 if reverse else -1].copy(), (gates, b_n, states)
 
 
@@ -124,7 +143,7 @@ def gru_grad(
     grad_h = grad_h_n.copy(order="C")
     grad_a, grad_b = np.empty_like(gates), np.empty_like(gates)
     _run(
-        gru_cell.scan_grad, gru_cell.scan_grad_blocks, weight_hh, gates, b_n, h_before,
+        gru_loops.scan_grad, gru_loops.scan_grad_blocks, weight_hh, gates, b_n, h_before,
         np.ascontiguousarray(grad_output), grad_h, grad_a, grad_b, reverse,
     )  # fmt: skip
     grad_x = _input_grad(grad_a, weight_ih) if need_grad_x else None
@@ -136,6 +155,8 @@ def gru_grad(
 def _run(scan, scan_in_blocks, weight_hh: np.ndarray, gates: np.ndarray, *arguments) -> None:
     """Scan the whole batch, on all threads if there is work for them."""
     steps, batch, _, _ = gates.shape
+    if not gates.size:
+        return
     # Fixed by the shape and not by the threads, so that the result is too. BLAS packs the whole
     # weight for each block of rows, which costs 10 % of the time at 32 rows and 30 % at 16.
     rows = min(32, max(16, -(-batch // 2)))
@@ -172,7 +193,7 @@ def _before_and_after(states: np.ndarray, reverse: bool) -> tuple[np.ndarray, np
 
 def _rows(bias: np.ndarray | None, gates: np.ndarray) -> np.ndarray:
     """The bias as (gates, H), zeros if there is none."""
-    shape = gates.shape[2:]
+    shape = gates.shape[-2:]
     if bias is None:
         return np.zeros(shape, gates.dtype)
     return np.ascontiguousarray(bias).reshape(shape)

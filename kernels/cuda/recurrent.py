@@ -20,7 +20,17 @@ from . import reduce
 from .launch import REALS, Source, blocks, ctype
 from .matmul import matmul
 
-__all__ = ["Version", "choose", "gru", "gru_grad", "lstm", "lstm_grad", "shared_bytes"]
+__all__ = [
+    "Version",
+    "choose",
+    "gru",
+    "gru_grad",
+    "lstm",
+    "lstm_cell",
+    "lstm_cell_grad",
+    "lstm_grad",
+    "shared_bytes",
+]
 
 CELLS = ("Lstm", "Gru")
 STEPS = Source("recurrent.cu", REAL=REALS, CELL=CELLS)
@@ -80,6 +90,42 @@ def choose(
         if shared_bytes(hidden, gates, rows, itemsize) <= most_shared:
             return Version("persistent", rows)
     return Version("gemm")
+
+
+def lstm_cell(
+    x: cupy.ndarray,
+    h: cupy.ndarray,
+    c: cupy.ndarray,
+    weight_ih: cupy.ndarray,
+    weight_hh: cupy.ndarray,
+    bias: cupy.ndarray | None = None,
+) -> tuple[cupy.ndarray, cupy.ndarray, cupy.ndarray]:
+    """One step of an LSTM, see `reference.recurrent.lstm_cell`: two GEMMs and a fused cell."""
+    gates = _project(x[None], weight_ih, 4)[0]
+    h_after, c_after = cupy.empty(h.shape, h.dtype), cupy.empty(c.shape, c.dtype)
+    if h.size:
+        product = contiguous(matmul(h, weight_hh.T))
+        arguments = gates, product, _contiguous(bias), None, contiguous(h), contiguous(c)
+        _step_kernel("step", "Lstm", gates)((*arguments, h_after, c_after, *h.shape))
+    return h_after, c_after, gates
+
+
+def lstm_cell_grad(
+    grad_h: cupy.ndarray,
+    grad_c: cupy.ndarray,
+    gates: cupy.ndarray,
+    c_before: cupy.ndarray,
+    c: cupy.ndarray,
+) -> tuple[cupy.ndarray, cupy.ndarray]:
+    """Gradients of `lstm_cell`, see `reference.recurrent.lstm_cell_grad`."""
+    grad_c, grad_z = grad_c.copy(order="C"), cupy.empty_like(gates)
+    past_the_weights = cupy.zeros(c.shape, c.dtype)  # of an LSTM nothing
+    if c.size:
+        arguments = contiguous(grad_h), gates, contiguous(c), contiguous(c_before)
+        _step_kernel("step_grad", "Lstm", gates)(
+            (None, *arguments, past_the_weights, grad_c, None, grad_z, *c.shape)
+        )
+    return grad_z.reshape(len(c), 4 * c.shape[1]), grad_c
 
 
 def lstm(
@@ -268,7 +314,7 @@ def _launch_persistent(name, version, cell, gates, arguments, reverse):
 
 def _step_kernel(name, cell, gates):
     """One step's kernel, to be called with its arguments: a thread for each element."""
-    _, batch, _, hidden = gates.shape
+    batch, _, hidden = gates.shape[-3:]
     kernel = STEPS.kernel(name, REAL=ctype(gates), CELL=cell)
     return functools.partial(kernel, blocks(batch * hidden, 256), 256)
 

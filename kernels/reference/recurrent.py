@@ -11,7 +11,63 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.special import expit as _sigmoid
 
-__all__ = ["gru", "gru_grad", "lstm", "lstm_grad", "scan", "states_before"]
+__all__ = [
+    "gru",
+    "gru_grad",
+    "lstm",
+    "lstm_cell",
+    "lstm_cell_grad",
+    "lstm_grad",
+    "scan",
+    "states_before",
+]
+
+
+def lstm_cell(
+    x: np.ndarray,
+    h: np.ndarray,
+    c: np.ndarray,
+    weight_ih: np.ndarray,
+    weight_hh: np.ndarray,
+    bias: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One step of an LSTM: returns (h', c', gates).
+
+    (i, f, g, o) = (σ, σ, tanh, σ)(weight_ih x + weight_hh h + bias);
+    c' = f c + i g;  h' = o tanh(c')                      (Hochreiter and Schmidhuber, 1997)
+
+    x (N, I), h and c (N, H), weight_ih (4H, I), weight_hh (4H, H), bias (4H,). The gates
+    (N, 4, H), after their activation, are for `lstm_cell_grad`.
+    """
+    z = _project(x, weight_ih, bias, 4) + _project(h, weight_hh, None, 4)
+    i, f, o = _sigmoid(z[:, 0]), _sigmoid(z[:, 1]), _sigmoid(z[:, 3])
+    g = np.tanh(z[:, 2])
+    c = f * c + i * g
+    return o * np.tanh(c), c, np.stack((i, f, g, o), axis=1)
+
+
+def lstm_cell_grad(
+    grad_h: np.ndarray,
+    grad_c: np.ndarray,
+    gates: np.ndarray,
+    c_before: np.ndarray,
+    c: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """From the gradients for h' and c' those for weight_ih x + weight_hh h + bias (N, 4H), and
+    for the c before the step."""
+    i, f, g, o = np.moveaxis(gates, 1, 0)
+    tanh_c = np.tanh(c)
+    grad_c = grad_c + grad_h * o * (1 - tanh_c**2)
+    grad_z = np.stack(
+        (
+            grad_c * g * i * (1 - i),
+            grad_c * c_before * f * (1 - f),
+            grad_c * i * (1 - g**2),
+            grad_h * tanh_c * o * (1 - o),
+        ),
+        axis=1,
+    )
+    return grad_z.reshape(len(c), 4 * c.shape[1]), grad_c * f
 
 
 def lstm(
@@ -24,10 +80,7 @@ def lstm(
     *,
     reverse: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
-    """Scan the LSTM cell over x: returns (output, h_n, c_n, saved).
-
-    (i, f, g, o) = (σ, σ, tanh, σ)(weight_ih x + weight_hh h + bias);
-    c' = f c + i g;  h' = o tanh(c')                      (Hochreiter and Schmidhuber, 1997)
+    """Scan `lstm_cell` over x: returns (output, h_n, c_n, saved).
 
     x (T, N, I), h0 and c0 (N, H), weight_ih (4H, I), weight_hh (4H, H), bias (4H,); output
     (T, N, H), h_n and c_n (N, H). `saved` is for `lstm_grad`: the gates (T, N, 4, H) after their
@@ -40,12 +93,7 @@ def lstm(
     output = np.empty_like(cells)
     h, c = h0, c0
     for t in scan(steps, reverse):
-        z = _project(x[t], weight_ih, bias, 4) + _project(h, weight_hh, None, 4)
-        i, f, o = _sigmoid(z[:, 0]), _sigmoid(z[:, 1]), _sigmoid(z[:, 3])
-        g = np.tanh(z[:, 2])
-        c = f * c + i * g
-        h = o * np.tanh(c)
-        gates[t] = np.stack((i, f, g, o), axis=1)
+        h, c, gates[t] = lstm_cell(x[t], h, c, weight_ih, weight_hh, bias)
         cells[t] = c
         output[t] = h
     return output, h.copy(), c.copy(), (gates, cells)
@@ -73,16 +121,10 @@ def lstm_grad(
     grad_z = np.empty_like(gates)
     grad_h, grad_c = grad_h_n, grad_c_n
     for t in scan(len(x), not reverse):
-        i, f, g, o = np.moveaxis(gates[t], 1, 0)
-        tanh_c = np.tanh(cells[t])
         grad_h = grad_h + grad_output[t]
-        grad_c = grad_c + grad_h * o * (1 - tanh_c**2)
-        grad_z[t, :, 0] = grad_c * g * i * (1 - i)
-        grad_z[t, :, 1] = grad_c * c_before[t] * f * (1 - f)
-        grad_z[t, :, 2] = grad_c * i * (1 - g**2)
-        grad_z[t, :, 3] = grad_h * tanh_c * o * (1 - o)
-        grad_c = grad_c * f
-        grad_h = grad_z[t].reshape(len(grad_h), weight_hh.shape[0]) @ weight_hh
+        z, grad_c = lstm_cell_grad(grad_h, grad_c, gates[t], c_before[t], cells[t])
+        grad_z[t] = z.reshape(gates[t].shape)
+        grad_h = z @ weight_hh
     grad_x = _input_grad(grad_z, weight_ih) if need_grad_x else None
     grad_weight_ih, grad_bias = _weight_bias_grad(grad_z, x)
     grad_weight_hh, _ = _weight_bias_grad(grad_z, h_before)

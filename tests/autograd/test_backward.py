@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from helpers import leaf, values
+from tinygen_kernels.cpu import matmul as cpu_matmul
 
 import tinygen
 from tinygen import Tensor, grad, no_grad, tensor
 from tinygen import functional as F
-from tinygen.autograd import Op
+from tinygen.autograd import Op, op_hook
 from tinygen.gradcheck import gradcheck
 
 from .ops import count_calls
@@ -52,6 +55,68 @@ def test_an_input_used_many_times_in_one_op():
     (x * x).backward()
     assert x.grad.item() == 6
     gradcheck(lambda x: F.cat([x, x, x * x]), [values((2,), 0)], order=2)
+
+
+# ------------------------------------------------------------------------------ a weight of a loop
+
+
+def recurrent(weight, x, steps=4):
+    for _ in range(steps):
+        x = F.linear(x, weight, activation="tanh")
+    return (x * x).sum()
+
+
+def test_a_weight_of_a_loop_has_one_product_for_its_gradient():
+    weight, x = Tensor(values((3, 3), 0), requires_grad=True), Tensor(values((5, 3), 1))
+    with mock.patch.object(cpu_matmul, "matmul", wraps=cpu_matmul.matmul) as products:
+        recurrent(weight, x).backward()
+    of_weights = [call.args for call in products.call_args_list if call.args[0].shape[0] == 3]
+    assert [a.shape for a, _ in of_weights] == [(3, 20)]  # 4 steps of 5 rows
+    # Hooks see each contribution, and so do gradients of gradients.
+    for found in (
+        grad(recurrent(weight, x), weight, create_graph=True),
+        grad(recurrent(weight, x), weight),
+        with_a_hook(lambda: grad(recurrent(weight, x), weight)),
+    ):
+        np.testing.assert_allclose(found.data, weight.grad.data, rtol=1e-12)
+
+
+def with_a_hook(function):
+    with op_hook():
+        return function()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_weight_of_a_loop_with_other_uses(order):
+    """The products meet gradients of other kinds before them, after them and in between."""
+    x = Tensor(values((5, 3), 1))
+
+    def loss(weight):
+        terms = [
+            lambda: recurrent(weight, x),
+            lambda: (weight * weight).sum(),
+            lambda: recurrent(weight.T, x),
+            lambda: weight.sum(),
+            lambda: recurrent(weight * 2.0, x, 2),
+            lambda: F.linear(x, weight).sum(),
+        ]
+        total = 0.0
+        for term in terms[::order]:
+            total = total + term()
+        return total
+
+    gradcheck(loss, [values((3, 3), 0)], order=1)
+    weight = Tensor(values((3, 3), 0), requires_grad=True)
+    loss(weight).backward()
+    once = weight.grad.numpy().copy()
+    loss(weight).backward()
+    np.testing.assert_array_equal(weight.grad.numpy(), 2 * once)
+
+
+def test_a_weight_of_a_loop_in_another_precision():
+    weight = Tensor(values((3, 3), 0).astype(np.float32), requires_grad=True)
+    recurrent(weight, Tensor(values((5, 3), 1))).backward()
+    assert weight.grad.dtype == np.float32
 
 
 # ---------------------------------------------------------------------------------------- backward

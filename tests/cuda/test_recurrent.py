@@ -129,6 +129,30 @@ def test_equals_the_reference(
     assert_close(got, run_wide(cell, inputs, grads, reverse=reverse), dtype, 4)
 
 
+@given(
+    batch=st.sampled_from([0, 1, 3, 38]),
+    width=st.integers(1, 5),
+    hidden=st.sampled_from([1, 7, 33]),
+    bias=st.booleans(),
+    dtype=st.sampled_from(list(TOLERANCE)),
+    layout=st.sampled_from(LAYOUTS),
+)
+@settings(max_examples=8)
+def test_the_cell_equals_the_reference(kernels, batch, width, hidden, bias, dtype, layout):
+    inputs = draw_inputs("lstm", (1, batch, width, hidden), dtype, bias=bias)
+    grads = draw_grads("lstm", inputs)[1:]
+
+    def run_cell(module, arrange, result):
+        (x, (h, c), weights, biases), there = mapped(arrange, inputs), map(arrange, grads)
+        h_after, c_after, gates = module.lstm_cell(x[0], h, c, *weights, *biases)
+        back = module.lstm_cell_grad(*there, gates, c, c_after)
+        return [result(a) for a in (h_after, c_after, *back)]
+
+    got = run_cell(kernels, lambda a: to_gpu(in_layout(a, layout)), to_cpu)
+    expected = run_cell(reference, lambda a: a.astype(np.float64), np.asarray)
+    assert_close(got, expected, dtype, 4)
+
+
 @cells
 @versions
 @pytest.mark.parametrize("hidden", [65, 100, 128])

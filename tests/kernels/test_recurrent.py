@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tinygen_kernels.cpu import recurrent as cpu
 from tinygen_kernels.reference import recurrent as reference
@@ -27,7 +27,7 @@ def draw_inputs(cell, sizes, dtype=np.float64, *, seed=0, scale=1.0, bias=True):
         return (factor * rng.normal(size=shape)).astype(dtype)
 
     states = [array(batch, hidden) for _ in range(2 if cell == "lstm" else 1)]
-    weights = [array(rows, inputs, factor=inputs**-0.5), array(rows, hidden, factor=hidden**-0.5)]
+    weights = [array(rows, size, factor=max(size, 1) ** -0.5) for size in (inputs, hidden)]
     biases = [array(rows) if bias else None for _ in range(1 if cell == "lstm" else 2)]
     return array(steps, batch, inputs, factor=scale), states, weights, biases
 
@@ -120,6 +120,46 @@ def test_cpu_agrees_with_reference(cell, reverse, dtype, sizes, bias, seed):
     # Gradients of the weights sum over all steps and sequences.
     assert_close(outputs, expected, TOLERANCE[dtype])
     assert_close(grads, expected_grads, 4 * TOLERANCE[dtype])
+
+
+def test_reference_cell_is_a_step_of_the_scan():
+    """Its gradient is the one that the scan's, checked above, is made of."""
+    inputs = draw_inputs("lstm", (1, 3, 4, 5))
+    (output, h, c), (grad, grad_h, grad_c), expected = run(reference, "lstm", inputs)
+    grad_x, _, grad_c0, grad_ih, grad_hh, grad_bias = expected
+    got, back = run_cell(reference, inputs, (grad[0] + grad_h, grad_c))
+    np.testing.assert_array_equal(got, [output[0], c])
+    np.testing.assert_array_equal(h, output[0])
+    grad_z, grad_c = back
+    x, (h, _), (weight_ih, _), _ = inputs
+    found = [grad_z @ weight_ih, grad_c, grad_z.T @ x[0], grad_z.T @ h, grad_z.sum(0)]
+    assert_close(found, [grad_x[0], grad_c0, grad_ih, grad_hh, grad_bias], 1e-14)
+
+
+def run_cell(module, inputs, grads):
+    """h and c after a step from the first of x, and the gradients for z and the c before."""
+    x, (h, c), weights, biases = inputs
+    h_after, c_after, gates = module.lstm_cell(x[0], h, c, *weights, *biases)
+    return [h_after, c_after], [*module.lstm_cell_grad(*grads, gates, c, c_after)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@given(
+    sizes=st.tuples(st.just(1), st.integers(0, 40), st.integers(0, 9), st.integers(1, 35)),
+    bias=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@example(sizes=(1, 70, 9, 65), bias=True, seed=0)  # on all threads
+def test_cpu_cell_agrees_with_reference(dtype, sizes, bias, seed):
+    inputs = draw_inputs("lstm", sizes, dtype, seed=seed, bias=bias)
+    rng = np.random.default_rng(seed)
+    grads = [rng.normal(size=(sizes[1], 2 * sizes[3])).astype(dtype)[:, ::2] for _ in range(2)]
+    before = [g.copy() for g in grads]
+    for got, expected in zip(
+        run_cell(cpu, inputs, grads), run_cell(reference, inputs, grads), strict=True
+    ):
+        assert_close(got, expected, 2 * TOLERANCE[dtype])
+    np.testing.assert_array_equal(grads, before)
 
 
 @cells

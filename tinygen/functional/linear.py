@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..autograd import Op
+from ..autograd import Op, OuterProducts
 from ..device import kernels
 from ..tensor import Tensor
 from . import reduce as R
@@ -54,9 +54,19 @@ class Linear(Op):
             grad = activation_grad(grad, *y, self.activation, self.param)
         return (
             Matmul()(grad, weight) if self.needs_grad(0) else None,
-            Matmul()(grad.T, x) if self.needs_grad(1) else None,
+            weight_grad(self, 1, grad, x),
             R.sum(grad, 0) if self.needs_grad(2) else None,
         )
+
+
+def weight_grad(op: Op, index: int, grad, x):
+    """The gradient Σ gᵀ x of an op's input W, from that of y = x Wᵀ and the rows x: None if nobody
+    asked for it, kept as products if the op isn't the only one that uses W."""
+    if not op.needs_grad(index):
+        return None
+    if op.may_defer(index) and grad.dtype == x.dtype == op.parents[index].dtype:
+        return OuterProducts(grad, x)
+    return Matmul()(grad.T, x)
 
 
 class Embedding(Op):

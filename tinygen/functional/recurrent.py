@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from ..autograd import Op
 from ..device import array_module, kernels
 from ..tensor import Tensor
+from . import reduce as R
 from .activation import dropout as drop
 from .activation import sigmoid, tanh
 from .checks import check_floats
-from .linear import linear
+from .linear import linear, matmul, weight_grad
 from .shape import cat, chunk, getitem, stack, transpose, unsqueeze
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell"]
@@ -138,25 +139,30 @@ class LSTM(_Recurrent):
 
 
 class LSTMCell(Op):
-    """One step without the axis of time: x (N, I), h and c (N, H), parameters -> (h', c')."""
+    """One step: x (N, I), h and c (N, H), parameters -> (h', c')."""
 
-    def forward(self, x, h, c, *params):
-        kernel = kernels("recurrent", x)
-        output, (_, c_after), saved = LSTM(1)._scan(kernel, x[None], (h, c), params, False)
-        self.save(x, h, c, *params, *saved)
-        return output[0], c_after
+    def forward(self, x, h, c, weight_ih, weight_hh, *biases):
+        bias = biases[0] + biases[1] if biases else None
+        cell = kernels("recurrent", x).lstm_cell
+        h_after, c_after, gates = cell(x, h, c, weight_ih, weight_hh, bias)
+        self.save(x, h, c, weight_ih, weight_hh, c_after, gates)
+        return h_after, c_after
 
     def backward(self, grad_h, grad_c):
-        n = len(self.parents)
-        (x, h, c, *params), saved = self.saved[:n], self.saved[n:]
-        xp = array_module(x)
-        grad_h, grad_c = (xp.zeros_like(h) if g is None else g for g in (grad_h, grad_c))
-        # In the place of the output: it matters for the states before later steps only.
-        grad_x, states, found = LSTM(1)._scan_grad(
-            kernels("recurrent", x), grad_h[None], (xp.zeros_like(h), grad_c), x[None], (h, c),
-            params, h[None], saved, False, self.needs_grad(0),
-        )  # fmt: skip
-        return grad_x if grad_x is None else grad_x[0], *states, *found
+        x, h, c, weight_ih, weight_hh, c_after, gates = self.saved
+        zeros = array_module(x).zeros_like
+        grad_h, grad_c = (zeros(c_after) if g is None else g for g in (grad_h, grad_c))
+        back = kernels("recurrent", x).lstm_cell_grad
+        grad_z, grad_c = back(grad_h, grad_c, gates, c, c_after)
+        biases = [R.sum(grad_z, 0)] * (len(self.parents) - 5)
+        return (
+            matmul(grad_z, weight_ih) if self.needs_grad(0) else None,
+            matmul(grad_z, weight_hh) if self.needs_grad(1) else None,
+            grad_c,
+            weight_grad(self, 3, grad_z, x),
+            weight_grad(self, 4, grad_z, h),
+            *biases,
+        )
 
     def composite(self, x, h, c, *params):
         return tuple(LSTM(1)._cell(x, (h, c), params))

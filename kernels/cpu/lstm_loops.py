@@ -65,7 +65,7 @@ def _cell(gates, bias, c_before, c, h):
 
 @kernel
 def step(gates, bias, c_before, c, h):
-    """A single step of the whole batch; its product has been added to `gates` (N, 4, H)."""
+    """A single step of the whole batch; `gates` (N, 4, H) holds both products before it."""
     for task in prange(-(-gates.size // CHUNK)):
         rows = _rows_of(task, gates)
         _cell(gates[rows], bias, c_before[rows], c[rows], h[rows])
@@ -83,10 +83,10 @@ def scan_grad(
     flat = grad_z.reshape(steps, batch, count * hidden)
     for step in range(steps):
         t = step if reverse else steps - 1 - step
+        grad_h[first:last] += grad_output[t, first:last]
         _cell_grad(
-            grad_output[t, first:last], grad_h[first:last], grad_c[first:last],
-            gates[t, first:last], c_before[t, first:last], c[t, first:last],
-            grad_z[t, first:last],
+            grad_h[first:last], grad_c[first:last], gates[t, first:last],
+            c_before[t, first:last], c[t, first:last], grad_z[t, first:last],
         )  # fmt: skip
         multiply(address, flat[t, first:last], weight, False, False, grad_h[first:last])
 
@@ -99,13 +99,11 @@ def scan_grad_blocks(rows, batch, *arguments):
 
 
 @serial_kernel
-def _cell_grad(grad_output, grad_h, grad_c, gates, c_before, c, grad_z):
-    """Also moves grad_c on to the state before; grad_h follows by the product with grad_z."""
+def _cell_grad(grad_h, grad_c, gates, c_before, c, grad_z):
+    """Also moves grad_c on to the state before."""
     rows, _, hidden = gates.shape
     one = gates.dtype.type(1)
     for n in range(rows):
-        for j in range(hidden):
-            grad_h[n, j] += grad_output[n, j]
         for j in range(hidden):
             o = gates[n, 3, j]
             tanh_c = tanh(c[n, j])
@@ -123,14 +121,11 @@ def _cell_grad(grad_output, grad_h, grad_c, gates, c_before, c, grad_z):
 
 
 @kernel
-def step_grad(grad_output, grad_h, grad_c, gates, c_before, c, grad_z):
-    """The gradients of `step`; grad_h has yet to follow by the product with grad_z."""
+def step_grad(grad_h, grad_c, gates, c_before, c, grad_z):
+    """The gradients of `step`: turns grad_c into that of c_before, and fills grad_z."""
     for task in prange(-(-gates.size // CHUNK)):
         rows = _rows_of(task, gates)
-        _cell_grad(
-            grad_output[rows], grad_h[rows], grad_c[rows], gates[rows], c_before[rows], c[rows],
-            grad_z[rows],
-        )  # fmt: skip
+        _cell_grad(grad_h[rows], grad_c[rows], gates[rows], c_before[rows], c[rows], grad_z[rows])
 
 
 @serial_kernel
