@@ -30,7 +30,7 @@ settings.load_profile("tinygen")
 def _modes_are_left_as_found():
     """A mode or hook that outlives its test would change what all later ones test."""
     yield
-    state = autograd._state
+    state = autograd.modes.state
     leaked = {k: v for k, v in vars(state).items() if v != getattr(type(state), k)}
     vars(state).clear()
     assert not leaked, f"the tape's state was not restored: {leaked}"

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import autograd, device
-from .autograd import Leaf, Op, op_hook
+from . import device
+from .autograd import Op, op_hook
+from .autograd.modes import caller, line_of, state
+from .autograd.op import Leaf
 from .tensor import Tensor
 
 __all__ = ["detect_anomaly", "memory_report", "profile"]
@@ -37,7 +39,7 @@ class detect_anomaly(op_hook):
         self._backwards = 0  # how many backward calls we are inside of
 
     def before(self, op: Op, phase: str) -> None:
-        if not autograd._state.creating_graph:
+        if not state.creating_graph:
             self._backwards = 0  # without a graph none nest: what is left over was interrupted
         if phase == "backward":
             self._backwards += 1
@@ -54,7 +56,7 @@ class detect_anomaly(op_hook):
             result = "its output" if len(arrays) == 1 else f"output {i}"
             if phase == "backward":
                 result = f"the gradient of input {i} (its backward)"
-            place = autograd.line_of(op.where or autograd._caller())
+            place = line_of(op.where or caller())
             raise FloatingPointError(f"{op.name}: {fault} of {result}; called at {place}")
 
 
@@ -108,7 +110,7 @@ class profile(op_hook):
         self._open: list[list[float]] = []  # [start, seconds in ops inside it], innermost last
 
     def before(self, op: Op, phase: str) -> None:
-        if not autograd._state.creating_graph:
+        if not state.creating_graph:
             self._open.clear()  # without a graph none nest: what is left was interrupted
         self._open.append([time.perf_counter(), 0.0])
 

@@ -81,12 +81,12 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         """Whether the tensor was made by the user rather than by a recorded operation."""
-        return self.node is None or isinstance(self.node, autograd.Leaf)
+        return self.node is None or isinstance(self.node, autograd.op.Leaf)
 
     def node_for_grad(self):
         """Where on the tape this tensor's gradient arrives; None if it needs none."""
         if self.node is None and self._requires_grad:
-            self.node = autograd.Leaf(self)
+            self.node = autograd.op.Leaf(self)
         return self.node
 
     def backward(
@@ -112,7 +112,7 @@ class Tensor:
         if not self.is_leaf:
             raise ValueError("set_data: only a leaf's array can be replaced")
         self.data, self.grad, self.node = array, None, None
-        self.version = [self.version[0] + 1, autograd._caller()]
+        self.version = [self.version[0] + 1, autograd.modes.caller()]
 
     def __copy__(self) -> Tensor:
         return self._copied(self.data, self.version, self.grad)
@@ -231,7 +231,7 @@ class Tensor:
         if self.device != "cpu":
             notes.append(f"device={self.device!r}")
         if not self.is_leaf:
-            node = self.node.parents[0] if isinstance(self.node, autograd.Output) else self.node
+            node = self.node.parents[0] if isinstance(self.node, autograd.op.Output) else self.node
             notes.append(f"from={node.name}")
         elif self._requires_grad:
             notes.append("requires_grad=True")
@@ -376,7 +376,7 @@ class Tensor:
                 "or write inside tinygen.no_grad()"
             )
         self.version[0] += 1
-        self.version[1] = autograd._caller()
+        self.version[1] = autograd.modes.caller()
         return self.data
 
     def __setitem__(self, index, value) -> None:

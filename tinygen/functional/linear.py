@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ..autograd import Op, OuterProducts
+from ..autograd import Op
+from ..autograd.products import OuterProducts
 from ..device import kernels
 from ..tensor import Tensor
 from . import reduce as R

@@ -10,9 +10,17 @@ from types import CodeType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .autograd import Node, Op
+    from .op import Node, Op
 
-__all__ = ["enable_grad", "is_grad_enabled", "line_of", "no_grad", "op_hook"]
+__all__ = [
+    "caller",
+    "enable_grad",
+    "is_grad_enabled",
+    "line_of",
+    "no_grad",
+    "op_hook",
+    "state",
+]
 
 
 class _State(threading.local):
@@ -23,7 +31,7 @@ class _State(threading.local):
     hooks: tuple = ()
 
 
-_state = _State()
+state = _State()
 
 
 class _Recording:
@@ -35,12 +43,12 @@ class _Recording:
         self._before: list[bool] = []  # a stack: one object may be entered inside itself
 
     def __enter__(self):
-        self._before.append(_state.recording)
-        _state.recording = self.value
+        self._before.append(state.recording)
+        state.recording = self.value
         return self
 
     def __exit__(self, *_):
-        _state.recording = self._before.pop()
+        state.recording = self._before.pop()
 
     def __call__(self, function: Callable) -> Callable:
         @wraps(function)
@@ -65,7 +73,7 @@ class enable_grad(_Recording):
 
 def is_grad_enabled() -> bool:
     """Whether operations are being recorded in this thread."""
-    return _state.recording
+    return state.recording
 
 
 class op_hook:
@@ -80,18 +88,18 @@ class op_hook:
     def after(self, op: Op, phase: str, arrays: Sequence) -> None: ...
 
     def __enter__(self):
-        _state.hooks = (*_state.hooks, self)
+        state.hooks = (*state.hooks, self)
         return self
 
     def __exit__(self, *_):
-        _state.hooks = tuple(hook for hook in _state.hooks if hook is not self)
+        state.hooks = tuple(hook for hook in state.hooks if hook is not self)
 
 
 _PACKAGE = __name__.split(".")[0]
 _is_internal: dict[str, bool] = {}  # module name -> whether it belongs to this package
 
 
-def _caller() -> tuple[CodeType, int]:
+def caller() -> tuple[CodeType, int]:
     """The code and the instruction of the innermost frame outside this package.
 
     Every recorded operation asks, so the line number is worked out only when a message needs it.
