@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from cases import elements, likelihood, products, recurrences, rows
+from cases import elements, likelihood, products, recurrences, rows, windows
 from cases.common import Case, as_tuple
 from common import (
     Worker,
@@ -30,7 +30,7 @@ from common import (
     write_json,
 )
 
-FAMILIES = products, rows, elements, recurrences, likelihood
+FAMILIES = products, rows, elements, recurrences, likelihood, windows
 CASES = {case.name: case for family in FAMILIES for case in family.CASES}
 CHANNELS_LAST = "torch channels-last"
 
