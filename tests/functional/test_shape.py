@@ -337,3 +337,4 @@ def test_a_missing_gradient_of_an_unused_piece_is_zero():
     a, _, c = x.split(2, 1)
     (g,) = tinygen.grad([a.sum(), c.sum()], [x])
     assert g.tolist() == [[1, 1, 0, 0, 1, 1]] * 2
+    tinygen.gradcheck(lambda x: x.split([1, 3, 2], 1)[1].exp(), [values((2, 6), 0)], order=2)

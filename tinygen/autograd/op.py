@@ -53,7 +53,7 @@ class Op(Node):
     broadcasts = False
     """Inputs were broadcast against each other: the engine sums gradients back to their shapes."""
     is_view = False
-    """The output may share memory with the first input, so both share one version counter."""
+    """An output may share memory with the first input, so both share one version counter."""
     composite: Callable | None = None
     """For an op whose `backward` is a fused kernel: the same function from differentiable ops,
     taken in its place when gradients of gradients are asked for."""
@@ -169,9 +169,10 @@ class Op(Node):
 
     def _wrap(self, inputs, outputs):
         """The outputs as Tensors that need no gradient."""
+        version = inputs[0].version if self.is_view else None
         if type(outputs) is tuple:
-            return tuple(Tensor._make(array) for array in outputs)
-        return Tensor._make(outputs, None, inputs[0].version if self.is_view else None)
+            return tuple(Tensor._make(array, None, version) for array in outputs)
+        return Tensor._make(outputs, None, version)
 
     def _record(self, inputs, arrays, parents, outputs):
         """Enter the tape: the outputs as Tensors with this node behind them."""
@@ -187,12 +188,15 @@ class Op(Node):
                 else (array, None, None, 0)
                 for x, array, node in zip(inputs, arrays, parents, strict=True)
             ]
+        version = inputs[0].version if self.is_view else None
         if type(outputs) is tuple:
             self.has_several, self.n_outputs = True, len(outputs)
-            result = tuple(Tensor._make(a, Output(self, i, a)) for i, a in enumerate(outputs))
+            result = tuple(
+                Tensor._make(a, Output(self, i, a), version) for i, a in enumerate(outputs)
+            )
             made = list(zip(outputs, result, strict=True))
         else:
-            result = Tensor._make(outputs, self, inputs[0].version if self.is_view else None)
+            result = Tensor._make(outputs, self, version)
             self.shape, self.dtype = result.data.shape, result.data.dtype
             made = ((outputs, result),)
         saved = []  # (array, its node, version counter, its count now)

@@ -96,6 +96,8 @@ def reparameterize(mean, log_std, noise):
             "must have one shape (N, ...)"
         )
     check_floats("reparameterize", mean=mean, log_std=log_std, noise=noise)
+    if mean.ndim == 2:
+        return Reparameterize()(mean, log_std, noise)
     rows = mean.shape[0], math.prod(mean.shape[1:])
     z, kl = Reparameterize()(*(reshape(a, rows) for a in (mean, log_std, noise)))
     return reshape(z, mean.shape), kl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -167,6 +168,34 @@ class GatherGrad(Op):
 
     def backward(self, grad_x):
         return Gather(self.axis, self.index)(grad_x)
+
+
+class Split(Op):
+    """Views between cuts along an axis that follow each other."""
+
+    is_view = True
+
+    def __init__(self, axis: int, cuts: Sequence[slice]):
+        self.axis, self.cuts = axis, cuts
+
+    def forward(self, x):
+        before = (slice(None),) * self.axis
+        return tuple([x[(*before, cut)] for cut in self.cuts])
+
+    def backward(self, *grads):
+        if any(g is None for g in grads):
+            grads = [self._zeros(g, cut, grads) for g, cut in zip(grads, self.cuts, strict=True)]
+        return cat(grads, self.axis)
+
+    def _zeros(self, grad, cut: slice, grads: Sequence):
+        """The gradient itself, or zeros for a piece that nobody used."""
+        if grad is not None:
+            return grad
+        like = next(g for g in grads if g is not None)
+        shape = [*like.shape]
+        shape[self.axis] = cut.stop - cut.start
+        like = like.data if isinstance(like, Tensor) else like
+        return array_module(like).zeros(shape, like.dtype)
 
 
 class Cat(Op):
@@ -364,10 +393,8 @@ def split(x, sizes: int | Sequence[int], axis: int = 0) -> tuple:
         sizes = [builtins.min(sizes, n - start) for start in range(0, n, sizes)] or [0]
     if builtins.sum(sizes) != n or builtins.min(sizes, default=0) < 0:
         raise ValueError(f"split: sizes {list(sizes)} must add up to {n}, none negative")
-    before = (slice(None),) * axis
-    ends = np.cumsum(sizes).tolist()
-    cuts = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-    return tuple(getitem(x, (*before, cut)) for cut in cuts)
+    ends = itertools.accumulate(sizes)
+    return Split(axis, [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)])(x)
 
 
 def chunk(x, chunks: int, axis: int = 0) -> tuple:
