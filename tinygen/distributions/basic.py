@@ -18,6 +18,10 @@ __all__ = ["Bernoulli", "Categorical", "Normal", "binarize", "per_example"]
 _LOG_2PI = math.log(2 * math.pi)
 
 
+def _is_zero(parameter: Any) -> bool:
+    return isinstance(parameter, float) and parameter == 0
+
+
 class Normal:
     """N(mean, exp(log_std)²) in each element, independent of the others; by default N(0, 1)."""
 
@@ -27,8 +31,10 @@ class Normal:
 
     def log_prob(self, x):
         """-½ ((x - mean) / std)² - log std - ½ log 2π."""
-        standard = (x - self.mean) * F.exp(-self.log_std)
-        return standard * standard * -0.5 - self.log_std - 0.5 * _LOG_2PI
+        # N(0, 1) takes no operations for its zeros: on small arrays they are what time goes into.
+        centred = x if _is_zero(self.mean) else x - self.mean
+        standard = centred if _is_zero(self.log_std) else centred * F.exp(-self.log_std)
+        return standard * standard * -0.5 - (self.log_std + 0.5 * _LOG_2PI)
 
     def sample(self, shape: tuple[int, ...] = (), *, generator: Generator | None = None) -> Tensor:
         """mean + std · ε with ε ~ N(0, 1), on the parameters' device: gradients flow to both.

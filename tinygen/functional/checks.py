@@ -26,7 +26,8 @@ def check_floats(op: str, **arrays) -> None:
     For kernels that hand raw memory to BLAS: there a mixture would be read as garbage.
     """
     dtypes = {name: x.dtype for name, x in arrays.items() if x is not None}
-    if len(set(dtypes.values())) > 1 or not set(dtypes.values()) <= _FLOATS:
+    first = next(iter(dtypes.values()))
+    if first not in _FLOATS or any(dtype != first for dtype in dtypes.values()):
         given = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
         raise TypeError(
             f"{op}: {given}: expected float32 for all or float64 for all; "

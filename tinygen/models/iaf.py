@@ -207,11 +207,11 @@ class FlowVAE(ImportanceSampled):
         if k > 1:
             code = F.reshape(F.expand(code, (k, *code.shape)), (k * len(x), code.shape[1]))
         width = self.latent_dim
-        mean, log_std = code[:, :width], code[:, width : 2 * width]
+        mean, log_std, context = F.split(code, [width, width, code.shape[1] - 2 * width], 1)
         draw = (generator or random.default_generator()).normal
         noise = Tensor(draw(mean.shape, dtype=mean.dtype, device=mean.device))
         z = mean + F.exp(log_std) * noise
-        return z, Normal().log_prob(noise) - log_std, code[:, 2 * width :]
+        return z, Normal().log_prob(noise) - log_std, context
 
     def latents(self, x, *, generator: Generator | None = None) -> list[Tensor]:
         """A sample of the posterior of each image, [(N, D)]."""
