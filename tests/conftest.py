@@ -6,8 +6,8 @@ import collections
 import os
 
 # Tests run side by side, with more threads than cores: see kernels/threads.py.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -1,4 +1,5 @@
-"""Cases of the likelihood models' kernels: those of the CPU's benchmark, at sizes for a GPU."""
+"""Cases of the likelihood models' kernels, and of DRAW's windows: those of the CPU's benchmark, at
+sizes for a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ __all__ = ["cases"]
 
 
 def cases(quick: bool = False) -> list[Case]:
-    """Forward and backward of each; memory well beyond the caches."""
+    """Forward and backward of each; tens of MB or more."""
     rows, images, pixels = (1 << 17, 64), (128, 128), 1 << 24
     glimpses = 4096, 2, 28, 12
     if quick:

@@ -4,7 +4,7 @@
     n = tanh(a_n + r b_n)                b = U h_before + bias_hh
     h = (1 - z) n + z h_before
 
-`gates` (T, N, 3, H) holds W x before a scan, and r, z, n after it. On the loops see `lstm_cell`.
+`gates` (T, N, 3, H) holds W x before a scan, and r, z, n after it. On the loops see `lstm_loops`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,16 @@ from .blas import multiply
 from .jit import CHUNK, kernel, prange, serial_kernel
 from .math import sigmoid, tanh
 
-__all__ = ["scan", "scan_blocks", "scan_grad", "scan_grad_blocks", "step", "step_grad"]
+__all__ = [
+    "cell",
+    "cell_grad",
+    "scan",
+    "scan_blocks",
+    "scan_grad",
+    "scan_grad_blocks",
+    "step",
+    "step_grad",
+]
 
 
 @serial_kernel
@@ -29,7 +38,7 @@ def scan(first, last, address, weight, gates, bias, states, cells, reverse):
         t = steps - 1 - step if reverse else step
         before, after = (t + 1, t) if reverse else (t, t + 1)
         multiply(address, states[before, first:last], weight, True, True, flat[t, first:last])
-        _cell(
+        cell(
             gates[t, first:last], bias, cells[before, first:last],
             cells[after, first:last], states[after, first:last],
         )  # fmt: skip
@@ -47,7 +56,8 @@ def scan_blocks(rows, batch, *arguments):
 
 
 @serial_kernel
-def _cell(gates, bias, c_before, c, h):
+def cell(gates, bias, c_before, c, h):
+    """A single step; `gates` (N, 4, H) holds both products before it, the gates after it."""
     rows, _, hidden = gates.shape
     for n in range(rows):
         for k in range(4):
@@ -65,10 +75,10 @@ def _cell(gates, bias, c_before, c, h):
 
 @kernel
 def step(gates, bias, c_before, c, h):
-    """A single step of the whole batch; `gates` (N, 4, H) holds both products before it."""
+    """`cell` on all threads."""
     for task in prange(-(-gates.size // CHUNK)):
         rows = _rows_of(task, gates)
-        _cell(gates[rows], bias, c_before[rows], c[rows], h[rows])
+        cell(gates[rows], bias, c_before[rows], c[rows], h[rows])
 
 
 @serial_kernel
@@ -84,7 +94,7 @@ def scan_grad(
     for step in range(steps):
         t = step if reverse else steps - 1 - step
         grad_h[first:last] += grad_output[t, first:last]
-        _cell_grad(
+        cell_grad(
             grad_h[first:last], grad_c[first:last], gates[t, first:last],
             c_before[t, first:last], c[t, first:last], grad_z[t, first:last],
         )  # fmt: skip
@@ -99,8 +109,8 @@ def scan_grad_blocks(rows, batch, *arguments):
 
 
 @serial_kernel
-def _cell_grad(grad_h, grad_c, gates, c_before, c, grad_z):
-    """Also moves grad_c on to the state before."""
+def cell_grad(grad_h, grad_c, gates, c_before, c, grad_z):
+    """The gradients of `cell`: turns grad_c into that of c_before, and fills grad_z."""
     rows, _, hidden = gates.shape
     one = gates.dtype.type(1)
     for n in range(rows):
@@ -122,10 +132,10 @@ def _cell_grad(grad_h, grad_c, gates, c_before, c, grad_z):
 
 @kernel
 def step_grad(grad_h, grad_c, gates, c_before, c, grad_z):
-    """The gradients of `step`: turns grad_c into that of c_before, and fills grad_z."""
+    """`cell_grad` on all threads."""
     for task in prange(-(-gates.size // CHUNK)):
         rows = _rows_of(task, gates)
-        _cell_grad(grad_h[rows], grad_c[rows], gates[rows], c_before[rows], c[rows], grad_z[rows])
+        cell_grad(grad_h[rows], grad_c[rows], gates[rows], c_before[rows], c[rows], grad_z[rows])
 
 
 @serial_kernel

@@ -16,12 +16,13 @@ import numpy as np
 
 from . import gru_loops, lstm_loops
 from .blas import gemm_address, one_thread
+from .jit import CHUNK
 from .matmul import SMALL, add_matmul, matmul
 
 __all__ = ["gru", "gru_grad", "lstm", "lstm_cell", "lstm_cell_grad", "lstm_grad"]
 
 _SERIAL = 1 << 20
-"""Multiplications in the scan up to which waking the threads (about 12 µs) does not pay."""
+"""Multiplications in the scan up to which handing work to the threads (about 12 µs) does not pay."""
 
 
 def lstm_cell(
@@ -37,7 +38,8 @@ def lstm_cell(
     add_matmul(z, h, weight_hh.T)
     gates = z.reshape(len(h), 4, h.shape[1])
     h_after, c_after = np.empty(h.shape, h.dtype), np.empty(c.shape, c.dtype)
-    lstm_loops.step(gates, _rows(bias, gates), np.ascontiguousarray(c), c_after, h_after)
+    step = lstm_loops.step if gates.size > CHUNK else lstm_loops.cell
+    step(gates, _rows(bias, gates), np.ascontiguousarray(c), c_after, h_after)
     return h_after, c_after, gates
 
 
@@ -50,8 +52,9 @@ def lstm_cell_grad(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradients of `lstm_cell`, see `reference.recurrent.lstm_cell_grad`."""
     grad_z = np.empty_like(gates)
-    grad_h, grad_c = grad_h.copy(order="C"), grad_c.copy(order="C")
-    lstm_loops.step_grad(grad_h, grad_c, gates, np.ascontiguousarray(c_before), c, grad_z)
+    grad_h, grad_c = np.ascontiguousarray(grad_h), grad_c.copy(order="C")
+    step_grad = lstm_loops.step_grad if gates.size > CHUNK else lstm_loops.cell_grad
+    step_grad(grad_h, grad_c, gates, np.ascontiguousarray(c_before), c, grad_z)
     return grad_z.reshape(len(c), 4 * c.shape[1]), grad_c
 
 

@@ -147,7 +147,7 @@ def adamax_step(
 def ema_step(pack: tuple[Arrays, Arrays], decay: float, *, updates: float = math.inf) -> None:
     """Exponential moving average on `pack(averages, params)`: a ← d a + (1 - d) p.
 
-    d = min(decay, (1 + t) / (10 + t)) after t = `updates` of them: an average of few parameters
+    d = min(decay, (1 + t) / (10 + t)) after t = `updates` of them: an average of few updates
     holds little of where it began (TensorFlow's `num_updates`). Without `updates` d = decay.
     """
     rest = max(1 - decay, 9 / (10 + updates))  # 1 - d

@@ -67,11 +67,11 @@ def recurrent(weight, x, steps=4):
 
 
 def test_a_weight_of_a_loop_has_one_product_for_its_gradient():
-    weight, x = Tensor(values((3, 3), 0), requires_grad=True), Tensor(values((5, 3), 1))
+    weight, x = Tensor(values((8, 8), 0), requires_grad=True), Tensor(values((3, 8), 1))
     with mock.patch.object(cpu_matmul, "matmul", wraps=cpu_matmul.matmul) as products:
         recurrent(weight, x).backward()
-    of_weights = [call.args for call in products.call_args_list if call.args[0].shape[0] == 3]
-    assert [a.shape for a, _ in of_weights] == [(3, 20)]  # 4 steps of 5 rows
+    of_weights = [call.args for call in products.call_args_list if call.args[0].shape[0] == 8]
+    assert [a.shape for a, _ in of_weights] == [(8, 12)]  # 4 steps of 3 rows
     # Hooks see each contribution, and so do gradients of gradients.
     for found in (
         grad(recurrent(weight, x), weight, create_graph=True),
@@ -89,7 +89,7 @@ def with_a_hook(function):
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_weight_of_a_loop_with_other_uses(order):
     """The products meet gradients of other kinds before them, after them and in between."""
-    x = Tensor(values((5, 3), 1))
+    x = Tensor(values((3, 8), 1))
 
     def loss(weight):
         terms = [
@@ -105,8 +105,8 @@ def test_a_weight_of_a_loop_with_other_uses(order):
             total = total + term()
         return total
 
-    gradcheck(loss, [values((3, 3), 0)], order=1)
-    weight = Tensor(values((3, 3), 0), requires_grad=True)
+    gradcheck(loss, [values((8, 8), 0)], order=1)
+    weight = Tensor(values((8, 8), 0), requires_grad=True)
     loss(weight).backward()
     once = weight.grad.numpy().copy()
     loss(weight).backward()
@@ -114,9 +114,29 @@ def test_a_weight_of_a_loop_with_other_uses(order):
 
 
 def test_a_weight_of_a_loop_in_another_precision():
-    weight = Tensor(values((3, 3), 0).astype(np.float32), requires_grad=True)
-    recurrent(weight, Tensor(values((5, 3), 1))).backward()
+    weight = Tensor(values((8, 8), 0).astype(np.float32), requires_grad=True)
+    recurrent(weight, Tensor(values((3, 8), 1))).backward()
     assert weight.grad.dtype == np.float32
+
+
+def test_many_rows_are_not_kept():
+    """Copying them would cost more than the sums of the weight's gradients."""
+    weight, x = Tensor(values((3, 3), 0), requires_grad=True), Tensor(values((5, 3), 1))
+    with mock.patch.object(cpu_matmul, "matmul", wraps=cpu_matmul.matmul) as products:
+        recurrent(weight, x).backward()
+    assert sum(call.args[0].shape == (3, 5) for call in products.call_args_list) == 4
+
+
+def test_a_gradient_that_is_an_input_is_read_before_it_is_added_to():
+    """As of a learned optimizer, whose cell takes gradients."""
+    for _ in range(10):  # leaves come in no fixed order
+        w = Tensor(values((2, 8), 0), requires_grad=True)
+        v = Tensor(values((8, 8), 1), requires_grad=True)
+        (w * w).sum().backward()
+        x = w.grad.numpy().copy()
+        twice = F.linear(w.grad, v).sum() + F.linear(w.grad, v).sum()
+        (twice + (w**3).sum()).backward()
+        np.testing.assert_allclose(v.grad.numpy(), 2 * np.ones((8, 2)) @ x)
 
 
 # ---------------------------------------------------------------------------------------- backward

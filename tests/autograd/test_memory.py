@@ -25,6 +25,7 @@ from .ops import Both, Cube, overwritten
     [
         lambda a, b: a + b,
         lambda a, b: a + b.reshape(2, 1).reshape(2),
+        lambda a, b: a.reshape(2, 1) + b.reshape(2, 1),
         lambda a, b: a.clone() + b.clone(),
         lambda a, b: F.cat([a, b]),
         lambda a, b: F.stack([a, b]),

@@ -140,6 +140,7 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
     summed: set[Node] = set()  # nodes whose gradient is a sum of our own, free to be added to
     last = set(targets or ())  # gradients that are handed out: they must not share memory
     found: dict[Node, Any] = {}
+    leaves: list[tuple[Leaf, Any]] = []  # written to at the end: products may still read them
 
     before = state.recording, state.creating_graph, state.targets, state.shared
     state.recording = state.creating_graph = create_graph
@@ -157,8 +158,7 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
                     continue
             kind = type(node)
             if kind is Leaf:
-                if targets is None:
-                    _accumulate(node, grad)
+                leaves.append((node, grad))
                 continue
             if kind is Output:
                 op = node.parents[0]
@@ -189,6 +189,9 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
                         summed.add(parent)
             if not retain_graph:
                 node._saved, node._inputs = None, ()
+        if targets is None:
+            for leaf, grad in leaves:
+                _accumulate(leaf, grad)
     finally:
         state.recording, state.creating_graph, state.targets, state.shared = before
     return found
@@ -265,7 +268,11 @@ def _is_shared(g, op: Op, grads: Sequence, results: Sequence) -> bool:
     # A view: harmless if what it views is known to nobody else, as a kernel's fresh result is.
     others = [x for x in (*grads, *results, *(entry[0] for entry in op._saved)) if x is not g]
     share = device.array_module(array).may_share_memory
-    return any(share(array, _data(x)) for x in others if hasattr(x, "strides"))
+    return any(share(array, _data(x)) for x in others if _has_memory(x))
+
+
+def _has_memory(x) -> bool:
+    return hasattr(x, "shape") and type(x) is not OuterProducts
 
 
 def _data(x):

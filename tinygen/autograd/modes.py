@@ -81,6 +81,7 @@ class op_hook:
 
     `before(op, phase)` and `after(op, phase, arrays)` are called around each `forward` and each
     `backward` on the tape; `phase` says which, `arrays` is what came out (None where nothing did).
+    While one is open, the gradients of a weight that a loop uses are computed one by one.
     """
 
     def before(self, op: Op, phase: str) -> None: ...

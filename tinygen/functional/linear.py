@@ -62,10 +62,12 @@ class Linear(Op):
 
 def weight_grad(op: Op, index: int, grad, x):
     """The gradient Σ gᵀ x of an op's input W, from that of y = x Wᵀ and the rows x: None if nobody
-    asked for it, kept as products if the op isn't the only one that uses W."""
+    asked for it, kept as products if the op isn't the only one that uses W and the rows, which
+    will be copied, are smaller than the sum that is saved."""
     if not op.needs_grad(index):
         return None
-    if op.may_defer(index) and grad.dtype == x.dtype == op.parents[index].dtype:
+    one_dtype = grad.dtype == x.dtype == op.parents[index].dtype
+    if one_dtype and grad.size + x.size <= grad.shape[1] * x.shape[1] and op.may_defer(index):
         return OuterProducts(grad, x)
     return Matmul()(grad.T, x)
 

@@ -154,14 +154,15 @@ class LSTMCell(Op):
         grad_h, grad_c = (zeros(c_after) if g is None else g for g in (grad_h, grad_c))
         back = kernels("recurrent", x).lstm_cell_grad
         grad_z, grad_c = back(grad_h, grad_c, gates, c, c_after)
-        biases = [R.sum(grad_z, 0)] * (len(self.parents) - 5)
+        biases = range(5, len(self.parents))
+        bias = R.sum(grad_z, 0) if any(self.needs_grad(i) for i in biases) else None
         return (
             matmul(grad_z, weight_ih) if self.needs_grad(0) else None,
             matmul(grad_z, weight_hh) if self.needs_grad(1) else None,
             grad_c,
             weight_grad(self, 3, grad_z, x),
             weight_grad(self, 4, grad_z, h),
-            *biases,
+            *(bias for _ in biases),
         )
 
     def composite(self, x, h, c, *params):

@@ -24,7 +24,8 @@ class ExponentialMovingAverage:
 
     d = min(decay, (1 + t) / (10 + t)) after t updates, as in TensorFlow's class of this name: an
     average begins with the parameters as they were drawn, and would hold much of them for a while.
-    With `warmup=False` d = decay.
+    With `warmup=False` d = decay, and the average for decay=1 stays where it is; with the warm-up
+    that is an average over all updates, later ones weighing more.
 
     >>> import tinygen as tg
     >>> net = tg.nn.Linear(2, 1)
@@ -111,7 +112,10 @@ class ExponentialMovingAverage:
             if shapes.get(i) != expected.get(i)
         ]
         if "updates" not in state:
-            problems.append("no count of updates, which says how far the warm-up is")
+            problems.append(
+                "no count of updates, which says how far the warm-up is (averages of an older "
+                "version: start the run anew)"
+            )
         if problems:
             raise ValueError(f"ExponentialMovingAverage.load_state_dict: {'; '.join(problems)}")
         self.updates = int(state["updates"])
