@@ -40,7 +40,7 @@ SPLITS = 8
 """Parts of the pixels at most for which that gradient is summed up by itself."""
 
 SERIAL = 1 << 20
-"""Multiplications up to which handing work to the threads (about 12 µs) does not pay."""
+"""Multiplications up to which calling the threads (about 12 µs) does not pay."""
 
 
 def masked_conv2d(

@@ -22,7 +22,7 @@ from .matmul import SMALL, add_matmul, matmul
 __all__ = ["gru", "gru_grad", "lstm", "lstm_cell", "lstm_cell_grad", "lstm_grad"]
 
 _SERIAL = 1 << 20
-"""Multiplications in the scan up to which handing work to the threads (about 12 µs) does not pay."""
+"""Multiplications in the scan up to which calling the threads (about 12 µs) does not pay."""
 
 
 def lstm_cell(

@@ -26,7 +26,7 @@ from .tile import COLUMNS, panels, product
 __all__ = ["diagonal_lstm", "diagonal_lstm_grad", "row_lstm", "row_lstm_grad"]
 
 SERIAL = 1 << 20
-"""Multiplications in the scan up to which handing work to the threads (about 12 µs) does not pay."""
+"""Multiplications in the scan up to which calling the threads (about 12 µs) does not pay."""
 
 
 def row_lstm(
