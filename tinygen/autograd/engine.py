@@ -7,9 +7,9 @@ from typing import Any
 
 from .. import device
 from ..tensor import Tensor
-from .modes import enable_grad, no_grad, state
+from .gradients import OuterProducts, accumulate, fit, is_shared
+from .modes import enable_grad, state
 from .op import Alias, Leaf, Node, Op, Output
-from .products import OuterProducts
 
 __all__ = ["backward", "grad"]
 
@@ -172,14 +172,14 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
                 if parent is None or g is None or (wanted is not None and parent not in wanted):
                     continue
                 if g.shape != parent.shape or g.dtype != parent.dtype:
-                    g = _fit(g, parent, node)
+                    g = fit(g, parent, node)
                 if type(g) is OuterProducts:
                     grads[parent] = g.after(grads.get(parent))
                     summed.discard(parent)
                 elif parent not in grads:
                     handed_out = type(parent) is Leaf or parent in last
                     grads[parent] = (
-                        F.clone(g) if handed_out and _is_shared(g, node, grad, results) else g
+                        F.clone(g) if handed_out and is_shared(g, node, grad, results) else g
                     )
                 elif parent in summed:
                     grads[parent] += g
@@ -191,7 +191,7 @@ def _run(roots, targets, retain_graph: bool, create_graph: bool) -> dict[Node, A
                 node._saved, node._inputs = None, ()
         if targets is None:
             for leaf, grad in leaves:
-                _accumulate(leaf, grad)
+                accumulate(leaf, grad)
     finally:
         state.recording, state.creating_graph, state.targets, state.shared = before
     return found
@@ -243,53 +243,6 @@ def _composite_vjp(op: Op, grads: Sequence) -> tuple:
     for i, g in zip(wanted, found, strict=True):
         result[i] = g
     return tuple(result)
-
-
-def _fit(g, parent: Node, op: Op):
-    """The gradient in its input's shape and dtype."""
-    if g.shape != parent.shape:
-        if not op.broadcasts:
-            raise RuntimeError(
-                f"{op.name}.backward returned shape {g.shape} for an input of {parent.shape}"
-            )
-        g = F.sum_to(g, parent.shape)
-    if g.dtype != parent.dtype:
-        g = g.astype(parent.dtype)
-    return g
-
-
-def _is_shared(g, op: Op, grads: Sequence, results: Sequence) -> bool:
-    """Whether a gradient may be seen under another name, so that who gets it must take a copy."""
-    array = _data(g)
-    if any(g is x for x in grads) or sum(g is x for x in results) > 1:
-        return True
-    if array.base is None or 0 in array.strides:  # memory of its own; one element at many places
-        return array.base is not None
-    # A view: harmless if what it views is known to nobody else, as a kernel's fresh result is.
-    others = [x for x in (*grads, *results, *(entry[0] for entry in op._saved)) if x is not g]
-    share = device.array_module(array).may_share_memory
-    return any(share(array, _data(x)) for x in others if _has_memory(x))
-
-
-def _has_memory(x) -> bool:
-    return hasattr(x, "shape") and type(x) is not OuterProducts
-
-
-def _data(x):
-    return x.data if isinstance(x, Tensor) else x
-
-
-def _accumulate(leaf: Leaf, g) -> None:
-    tensor = leaf.tensor()
-    if tensor is None:
-        return
-    if tensor.grad is None:
-        tensor.grad = g if isinstance(g, Tensor) else Tensor._make(g)
-    elif isinstance(g, Tensor) or tensor.grad.requires_grad:
-        tensor.grad = tensor.grad + g  # a gradient that is on a tape itself stays as it is
-    else:
-        with no_grad():
-            tensor.grad.add_(g)
 
 
 from .. import functional as F  # noqa: E402 - its ops derive from Op

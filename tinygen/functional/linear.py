@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..autograd import Op
-from ..autograd.products import OuterProducts
+from ..autograd.gradients import OuterProducts
 from ..device import kernels
 from ..tensor import Tensor
 from . import reduce as R
