@@ -19,13 +19,13 @@ from .math import sigmoid, tanh
 
 __all__ = [
     "cell",
+    "cell_blocks",
     "cell_grad",
+    "cell_grad_blocks",
     "scan",
     "scan_blocks",
     "scan_grad",
     "scan_grad_blocks",
-    "step",
-    "step_grad",
 ]
 
 
@@ -74,7 +74,7 @@ def cell(gates, bias, c_before, c, h):
 
 
 @kernel
-def step(gates, bias, c_before, c, h):
+def cell_blocks(gates, bias, c_before, c, h):
     """`cell` on all threads."""
     for task in prange(-(-gates.size // CHUNK)):
         rows = _rows_of(task, gates)
@@ -131,7 +131,7 @@ def cell_grad(grad_h, grad_c, gates, c_before, c, grad_z):
 
 
 @kernel
-def step_grad(grad_h, grad_c, gates, c_before, c, grad_z):
+def cell_grad_blocks(grad_h, grad_c, gates, c_before, c, grad_z):
     """`cell_grad` on all threads."""
     for task in prange(-(-gates.size // CHUNK)):
         rows = _rows_of(task, gates)

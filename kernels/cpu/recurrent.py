@@ -38,8 +38,8 @@ def lstm_cell(
     add_matmul(z, h, weight_hh.T)
     gates = z.reshape(len(h), 4, h.shape[1])
     h_after, c_after = np.empty(h.shape, h.dtype), np.empty(c.shape, c.dtype)
-    step = lstm_loops.step if gates.size > CHUNK else lstm_loops.cell
-    step(gates, _rows(bias, gates), np.ascontiguousarray(c), c_after, h_after)
+    run = lstm_loops.cell_blocks if gates.size > CHUNK else lstm_loops.cell
+    run(gates, _rows(bias, gates), np.ascontiguousarray(c), c_after, h_after)
     return h_after, c_after, gates
 
 
@@ -53,8 +53,8 @@ def lstm_cell_grad(
     """Gradients of `lstm_cell`, see `reference.recurrent.lstm_cell_grad`."""
     grad_z = np.empty_like(gates)
     grad_h, grad_c = np.ascontiguousarray(grad_h), grad_c.copy(order="C")
-    step_grad = lstm_loops.step_grad if gates.size > CHUNK else lstm_loops.cell_grad
-    step_grad(grad_h, grad_c, gates, np.ascontiguousarray(c_before), c, grad_z)
+    run = lstm_loops.cell_grad_blocks if gates.size > CHUNK else lstm_loops.cell_grad
+    run(grad_h, grad_c, gates, np.ascontiguousarray(c_before), c, grad_z)
     return grad_z.reshape(len(c), 4 * c.shape[1]), grad_c
 
 

@@ -6,6 +6,7 @@ from .conv import *
 from .density import *
 from .elementwise import *
 from .flow import *
+from .index import *
 from .linear import *
 from .loss import *
 from .masked_conv import *

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from ..autograd import Op
 from ..device import kernels
 from .checks import Size, check_floats, sizes
+from .index import getitem
 from .reduce import sum
-from .shape import getitem, squeeze, unsqueeze
+from .shape import squeeze, unsqueeze
 
 __all__ = ["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"]
 

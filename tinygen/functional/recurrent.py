@@ -11,8 +11,9 @@ from . import reduce as R
 from .activation import dropout as drop
 from .activation import sigmoid, tanh
 from .checks import check_floats
+from .index import getitem
 from .linear import linear, matmul, weight_grad
-from .shape import cat, chunk, getitem, stack, transpose, unsqueeze
+from .shape import cat, chunk, stack, transpose, unsqueeze
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell"]
 
